@@ -1,0 +1,124 @@
+package rfc9111
+
+import "time"
+
+// longestDirective is the length of "proxy-revalidate", beyond which a name is an extension.
+const longestDirective = len("proxy-revalidate")
+
+// directive is one member of a Cache-Control list: token [ "=" ( token / quoted-string ) ] (RFC 9111 §5.2).
+type directive struct {
+	name, value string // value without its quotes, quoted pairs as they came
+	bare        bool   // there is no argument
+}
+
+// fold returns the name in lower case, or nothing for a name that is longer than any that we know.
+func (d directive) fold(buf *[longestDirective]byte) []byte {
+	if len(d.name) > len(buf) {
+		return nil
+	}
+	for i := range len(d.name) {
+		c := d.name[i]
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		buf[i] = c
+	}
+	return buf[:len(d.name)]
+}
+
+// delta returns the argument as delta-seconds, which RFC 9111 §5.2 has us take from a token and from a quoted string alike.
+func (d directive) delta() (v time.Duration, ok bool) { return parseDelta(d.value) }
+
+// parseDelta reads 1*DIGIT, capped at MaxDelta (RFC 9111 §1.2.2); anything else is 0 and not ok.
+func parseDelta(s string) (v time.Duration, ok bool) {
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return 0, false
+		}
+		v = min(v*10+time.Duration(s[i]-'0'), MaxDelta/time.Second)
+	}
+	return v * time.Second, s != ""
+}
+
+// scanner walks the directives of a Cache-Control field that may have several lines. It ends at the first member that breaks the grammar.
+type scanner struct {
+	lines  []string // not yet begun
+	rest   string   // of the line at hand
+	broken bool
+}
+
+func (s *scanner) next() (d directive, ok bool) {
+	for {
+		i := 0
+		for i < len(s.rest) && (isSpace(s.rest[i]) || s.rest[i] == ',') { // RFC 9110 §5.6.1.2: empty members are ignored
+			i++
+		}
+		if s.rest = s.rest[i:]; s.rest != "" {
+			return s.member()
+		}
+		if len(s.lines) == 0 {
+			return directive{}, false
+		}
+		s.rest, s.lines = s.lines[0], s.lines[1:]
+	}
+}
+
+func (s *scanner) member() (d directive, ok bool) {
+	n := tokenLen(s.rest)
+	d.name, s.rest, d.bare = s.rest[:n], s.rest[n:], true
+	ok = n > 0
+	if ok && s.rest != "" && s.rest[0] == '=' {
+		d.bare = false
+		d.value, s.rest, ok = argument(s.rest[1:])
+	}
+	for s.rest != "" && isSpace(s.rest[0]) {
+		s.rest = s.rest[1:]
+	}
+	if !ok || s.rest != "" && s.rest[0] != ',' {
+		s.broken = true
+		return directive{}, false
+	}
+	return d, true
+}
+
+// argument splits a leading token or quoted string off s (RFC 9110 §5.6.2, §5.6.4).
+func argument(s string) (value, rest string, ok bool) {
+	if s == "" || s[0] != '"' {
+		n := tokenLen(s)
+		return s[:n], s[n:], n > 0
+	}
+	for i := 1; i < len(s); i++ {
+		switch s[i] {
+		case '\\':
+			i++
+		case '"':
+			return s[1:i], s[i+1:], true
+		}
+	}
+	return "", "", false
+}
+
+// tokenLen returns the length of the token that s begins with (RFC 9110 §5.6.2).
+func tokenLen(s string) int {
+	for i := range len(s) {
+		if !isTchar(s[i]) {
+			return i
+		}
+	}
+	return len(s)
+}
+
+// tchars has the bit of each tchar set: digits, letters and !#$%&'*+-.^_`|~ (RFC 9110 §5.6.2).
+const (
+	tcharsLow  = 0x03ff_6cfa_0000_0000
+	tcharsHigh = 0x57ff_ffff_c7ff_fffe
+)
+
+func isTchar(c byte) bool {
+	if c < 64 {
+		return tcharsLow>>c&1 != 0
+	}
+	return c < 128 && tcharsHigh>>(c-64)&1 != 0
+}
+
+func isSpace(c byte) bool { return c == ' ' || c == '\t' } // OWS, RFC 9110 §5.6.3

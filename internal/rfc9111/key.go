@@ -1,0 +1,17 @@
+package rfc9111
+
+import "encoding/binary"
+
+// AppendKey appends the primary cache key of a target (RFC 9111 §2) and returns the extended slice. Its parts say what is asked for: a scope,
+// a host, a path, a query. Keys are equal exactly when their parts are; nothing is normalised. A key ends where its own lengths say, so what is
+// appended to it cannot turn it into another.
+func AppendKey(dst []byte, parts ...string) []byte {
+	for _, part := range parts {
+		dst = appendString(dst, part)
+	}
+	return dst
+}
+
+func appendString(dst []byte, s string) []byte {
+	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
+}

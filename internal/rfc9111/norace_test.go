@@ -1,0 +1,5 @@
+//go:build !race
+
+package rfc9111
+
+const raceEnabled = false
