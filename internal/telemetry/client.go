@@ -1,0 +1,126 @@
+package telemetry
+
+import (
+	"context"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/metric"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// Client is the telemetry of one attempt that is sent to an upstream, from
+// StartClient to End. Its zero value records nothing. It is not safe for
+// concurrent use.
+type Client struct {
+	service *Service
+	ctx     context.Context
+	span    trace.Span // nil: none
+	status  int16
+	method  method
+	version version
+	ended   bool
+}
+
+// StartClient begins the telemetry of an attempt in c, and returns the context
+// to send it with. Path, escaped, and query are those that go to the upstream;
+// resend is 0 for the first attempt of a fetch and counts up from there.
+func (s *Service) StartClient(ctx context.Context, c *Client, name, path, query string, resend int) context.Context {
+	*c = Client{service: s, ctx: ctx, method: methodOf(name)}
+	t := s.telemetry
+	if t.tracer == nil {
+		return ctx
+	}
+	st := s.start(c.method)
+	options, sampling := st.options, t.sampling()
+	if sampling {
+		options = st.with(s.describe(make([]attribute.KeyValue, 0, 4), name, path, query, resend)...)
+	}
+	c.ctx, c.span = t.tracer.Start(ctx, st.name, options...)
+	if !sampling && c.span.IsRecording() {
+		c.span.SetAttributes(s.describe(make([]attribute.KeyValue, 0, 4), name, path, query, resend)...)
+	}
+	return c.ctx
+}
+
+func (s *Service) start(m method) *start {
+	p := &s.starts[m]
+	if st := p.Load(); st != nil {
+		return st
+	}
+	attrs := []attribute.KeyValue{m.attribute(), semconv.ServerAddress(s.host), semconv.ServerPort(s.port)}
+	if s.name != "" {
+		attrs = append(attrs, serviceKey.String(s.name))
+	}
+	st := newStart(trace.SpanKindClient, m.spanName(""), attrs...)
+	p.Store(st)
+	return st
+}
+
+func (s *Service) describe(attrs []attribute.KeyValue, name, path, query string, resend int) []attribute.KeyValue {
+	full := s.origin + cut(path)
+	if query != "" {
+		full += "?" + redactQuery(cut(query))
+	}
+	attrs = append(attrs, semconv.URLFull(text(full, len(s.origin)+2*maxURL)))
+	if methodOf(name) == methodOther {
+		attrs = append(attrs, semconv.HTTPRequestMethodOriginal(text(name, maxText)))
+	}
+	if resend > 0 {
+		attrs = append(attrs, semconv.HTTPRequestResendCount(resend))
+	}
+	return attrs
+}
+
+// Head notes the final response header. Proto is as in http.Response; peer is
+// the endpoint's host:port, "" if unknown.
+func (c *Client) Head(status int, proto, peer string) {
+	c.status, c.version = validStatus(status), parseVersion(proto)
+	if c.span == nil || !c.span.IsRecording() {
+		return
+	}
+	attrs := make([]attribute.KeyValue, 0, 3)
+	if c.version != versionUnknown {
+		attrs = append(attrs, semconv.NetworkProtocolVersion(c.version.String()))
+	}
+	c.span.SetAttributes(appendPeer(attrs, peer)...)
+}
+
+// End records the attempt, when the response body is closed or none will come.
+// ErrorType says why it failed, from a closed list; it is "" for an attempt
+// that did not fail, and for one that was cancelled because nobody waits for
+// it. A status of 400 or more is an error in any case. Only the first call
+// counts.
+func (c *Client) End(errorType string, took time.Duration) {
+	if c.service == nil || c.ended {
+		return
+	}
+	c.ended = true
+	o := outcome{status: c.status, failed: errorType != "" || c.status >= 400, errorType: errorType}
+	if histogram := c.service.telemetry.client; histogram.Enabled(c.ctx) {
+		key := seriesKey{outcome: o, method: c.method, version: c.version}
+		histogram.Record(c.ctx, took.Seconds(), c.service.record(key)...)
+	}
+	if c.span == nil {
+		return
+	}
+	if c.span.IsRecording() {
+		c.span.SetAttributes(o.describe(make([]attribute.KeyValue, 0, 2))...)
+		if o.failed {
+			c.span.SetStatus(codes.Error, "")
+		}
+	}
+	c.span.End()
+}
+
+// record returns the option for one record of an attempt's duration.
+func (s *Service) record(k seriesKey) []metric.RecordOption {
+	if o, ok := s.series.get(k); ok {
+		return o
+	}
+	o := k.record(semconv.ServerAddress(s.host), semconv.ServerPort(s.port))
+	s.series.put(k, o, maxSeries)
+	return o
+}

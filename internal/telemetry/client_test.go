@@ -1,0 +1,214 @@
+package telemetry
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
+)
+
+func noopTracer() trace.TracerProvider { return noop.NewTracerProvider() }
+
+func TestClientSpan(t *testing.T) {
+	tests := []struct {
+		name                string
+		config              ServiceConfig
+		method, path, query string
+		resend              int
+		span                string
+		want                map[string]any
+	}{
+		{
+			name:   "plain",
+			config: ServiceConfig{Name: "users", TargetHost: "u.internal", TargetPort: 8000, Scheme: "http"},
+			method: "GET", path: "/v1/42", query: "a=1", span: "GET",
+			want: map[string]any{
+				"http.request.method": "GET", "server.address": "u.internal", "server.port": int64(8000),
+				"url.full": "http://u.internal:8000/v1/42?a=1", "gateway.service": "users",
+			},
+		},
+		{
+			name:   "default port",
+			config: ServiceConfig{Name: "users", TargetHost: "u.internal", Scheme: "https"},
+			method: "POST", path: "/", span: "POST",
+			want: map[string]any{
+				"http.request.method": "POST", "server.address": "u.internal", "server.port": int64(443),
+				"url.full": "https://u.internal/", "gateway.service": "users",
+			},
+		},
+		{
+			name:   "IPv6",
+			config: ServiceConfig{Name: "users", TargetHost: "[2001:db8::1]", TargetPort: 80, Scheme: "http"},
+			method: "GET", path: "/", span: "GET",
+			want: map[string]any{
+				"http.request.method": "GET", "server.address": "2001:db8::1", "server.port": int64(80),
+				"url.full": "http://[2001:db8::1]/", "gateway.service": "users",
+			},
+		},
+		{
+			name:   "IPv6 with port",
+			config: ServiceConfig{Name: "users", TargetHost: "2001:db8::1", TargetPort: 81, Scheme: "http"},
+			method: "GET", path: "/", span: "GET",
+			want: map[string]any{
+				"http.request.method": "GET", "server.address": "2001:db8::1", "server.port": int64(81),
+				"url.full": "http://[2001:db8::1]:81/", "gateway.service": "users",
+			},
+		},
+		{
+			name:   "credentials and a resend",
+			config: ServiceConfig{Name: "users", TargetHost: "u:canary@u.internal", TargetPort: 80, Scheme: "http"},
+			method: "GET", path: "/x", query: "X-Amz-Signature=canary&a=%20", resend: 2, span: "GET",
+			want: map[string]any{
+				"http.request.method": "GET", "server.address": "u.internal", "server.port": int64(80),
+				"url.full": "http://u.internal/x?X-Amz-Signature=REDACTED&a=%20", "gateway.service": "users",
+				"http.request.resend_count": int64(2),
+			},
+		},
+		{
+			name:   "unknown method",
+			config: ServiceConfig{Name: "users", TargetHost: "u.internal", TargetPort: 80, Scheme: "http"},
+			method: "PURGE", path: "/x\xff", span: "HTTP",
+			want: map[string]any{
+				"http.request.method": "_OTHER", "http.request.method_original": "PURGE", "server.address": "u.internal",
+				"server.port": int64(80), "url.full": "http://u.internal/x\uFFFD", "gateway.service": "users",
+			},
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t)
+			var c Client
+			r.Service(tt.config).StartClient(context.Background(), &c, tt.method, tt.path, tt.query, tt.resend)
+			c.Head(200, "HTTP/1.1", "10.1.2.3:8000")
+			c.End("", time.Millisecond)
+
+			tt.want["http.response.status_code"] = int64(200)
+			tt.want["network.protocol.version"] = "1.1"
+			tt.want["network.peer.address"] = "10.1.2.3"
+			tt.want["network.peer.port"] = int64(8000)
+			assert.Equal(t, tt.span, r.span().Name())
+			assert.Equal(t, trace.SpanKindClient, r.span().SpanKind())
+			assert.Equal(t, tt.want, attributes(r.span().Attributes()))
+		})
+	}
+}
+
+func TestClientOutcome(t *testing.T) {
+	tests := []struct {
+		name             string
+		status           int // 0: no header came
+		given            string
+		code             codes.Code
+		errorType, proto any
+	}{
+		{"a success is no error", 200, "", codes.Unset, nil, "1.1"},
+		{"nor is a redirect", 304, "", codes.Unset, nil, "1.1"},
+		{"nor an upgrade", 101, "", codes.Unset, nil, "1.1"},
+		{"a 4xx is an error", 404, "", codes.Error, "404", "1.1"},
+		{"a 5xx is an error", 503, "", codes.Error, "503", "1.1"},
+		{"a failure before the header", 0, "dial", codes.Error, "dial", nil},
+		{"a failure in the body", 200, "truncated", codes.Error, "truncated", "1.1"},
+		{"an attempt that nobody waits for is none", 0, "", codes.Unset, nil, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t)
+			var c Client
+			r.users().StartClient(context.Background(), &c, "GET", "/", "", 0)
+			if tt.status != 0 {
+				c.Head(tt.status, "HTTP/1.1", "10.1.2.3:8000")
+			}
+			c.End(tt.given, time.Millisecond)
+
+			span := attributes(r.span().Attributes())
+			assert.Equal(t, tt.code, r.span().Status().Code)
+			assert.Empty(t, r.span().Status().Description)
+			assert.Equal(t, tt.errorType, span["error.type"])
+
+			want := map[string]any{"http.request.method": "GET", "server.address": "u.internal", "server.port": int64(8000)}
+			for k, v := range map[string]any{"error.type": tt.errorType, "network.protocol.version": tt.proto} {
+				if v != nil {
+					want[k] = v
+				}
+			}
+			if tt.status != 0 {
+				want["http.response.status_code"] = int64(tt.status)
+			}
+			points := r.points("http.client.request.duration")
+			require.Len(t, points, 1)
+			assert.Equal(t, want, attributes(points[0].Attributes.ToSlice()))
+		})
+	}
+}
+
+func TestAttemptsAreSiblingsUnderTheRequest(t *testing.T) {
+	r := newRig(t)
+	s := r.users()
+	var sv Server
+	ctx := s.StartServer(&sv, httptest.NewRequest(http.MethodGet, "/users/1", nil))
+	for i := range 3 {
+		var c Client
+		s.StartClient(ctx, &c, "GET", "/1", "", i)
+		c.Head(503, "HTTP/1.1", "")
+		c.End("", time.Millisecond)
+	}
+	sv.End(&ServerResult{Status: 503})
+
+	spans := r.spans.Ended()
+	require.Len(t, spans, 4)
+	for i, want := range []any{nil, int64(1), int64(2)} {
+		assert.Equal(t, spans[3].SpanContext().SpanID(), spans[i].Parent().SpanID())
+		assert.Equal(t, want, attributes(spans[i].Attributes())["http.request.resend_count"])
+	}
+}
+
+func TestClientEndsOnce(t *testing.T) {
+	r := newRig(t)
+	var c Client
+	r.users().StartClient(context.Background(), &c, "GET", "/", "", 0)
+	c.Head(200, "HTTP/2.0", "")
+	c.End("", time.Millisecond)
+	c.End("reset", time.Second)
+
+	assert.Nil(t, attributes(r.span().Attributes())["error.type"])
+	points := r.points("http.client.request.duration")
+	require.Len(t, points, 1)
+	assert.EqualValues(t, 1, points[0].Count)
+}
+
+func TestParseVersion(t *testing.T) {
+	for proto, want := range map[string]string{
+		"HTTP/1.0": "1.0", "HTTP/1.1": "1.1", "HTTP/2.0": "2", "HTTP/2": "2", "HTTP/3.0": "3", "HTTP/3": "3",
+		"": "", "HTTP/1.2": "", "http/1.1": "", "HTTP/9.9": "",
+	} {
+		assert.Equal(t, want, parseVersion(proto).String(), proto)
+	}
+	for _, v := range [][2]int{{1, 0}, {1, 1}, {2, 0}, {3, 0}} {
+		assert.NotEqual(t, versionUnknown, versionOf(v[0], v[1]))
+	}
+	for _, v := range [][2]int{{0, 9}, {1, 2}, {2, 1}, {4, 0}, {-1, -1}} {
+		assert.Equal(t, versionUnknown, versionOf(v[0], v[1]))
+	}
+}
+
+func TestMethodOf(t *testing.T) {
+	for _, name := range []string{"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"} {
+		m := methodOf(name)
+		assert.Equal(t, name, m.attribute().Value.AsString())
+		assert.Equal(t, name, m.spanName(""))
+		assert.Equal(t, name+" /x", m.spanName("/x"))
+	}
+	assert.Equal(t, methodGet, methodOf(""))
+	for _, name := range []string{"get", "PROPFIND", "_OTHER", "GET ", "\xff"} {
+		assert.Equal(t, methodOther, methodOf(name))
+	}
+	assert.Equal(t, "_OTHER", methodOther.attribute().Value.AsString())
+	assert.Equal(t, "HTTP /x", methodOther.spanName("/x"))
+}

@@ -1,0 +1,94 @@
+package telemetry
+
+import "strings"
+
+const redacted = "REDACTED"
+
+// cut bounds what is read of a path or of a query.
+func cut(s string) string { return s[:min(len(s), maxURL)] }
+
+// redactQuery replaces the values of parameters that carry credentials. Keys
+// are compared as an upstream would read them, percent-decoded; both & and ;
+// may begin one, and only & ends a value, so a doubt hides too much.
+func redactQuery(query string) string {
+	var b strings.Builder
+	done := 0 // query[:done] is in b
+	for i := 0; i < len(query); {
+		end := len(query)
+		if n := strings.IndexAny(query[i:], "&;"); n >= 0 {
+			end = i + n
+		}
+		key, value, _ := strings.Cut(query[i:end], "=")
+		if value != "" && sensitive(key) {
+			from := i + len(key) + 1
+			if n := strings.IndexByte(query[from:], '&'); n >= 0 {
+				end = from + n
+			} else {
+				end = len(query)
+			}
+			b.WriteString(query[done:from])
+			b.WriteString(redacted)
+			done = end
+		}
+		i = end + 1
+	}
+	if done == 0 {
+		return query
+	}
+	b.WriteString(query[done:])
+	return b.String()
+}
+
+// sensitive reports whether a parameter's value is, or may be, a credential:
+// the conventions' own list (X-Amz-Signature, X-Amz-Credential,
+// X-Amz-Security-Token, sig, X-Goog-Signature) and its relatives, in any case
+// and however their words are joined.
+func sensitive(key string) bool {
+	var short [32]byte
+	name := string(fold(short[:0], key))
+	switch name {
+	case "sig", "hmac", "auth", "key", "code", "pass", "pwd", "pin", "otp", "sid",
+		"policy", "assertion", "samlresponse", "keypairid", "googleaccessid":
+		return true
+	}
+	if strings.HasPrefix(name, "xamz") || strings.HasPrefix(name, "xgoog") {
+		return true
+	}
+	for _, word := range [...]string{"token", "secret", "signature", "credential", "passw", "passphrase",
+		"apikey", "accesskey", "privatekey", "session", "authorization", "jwt"} {
+		if strings.Contains(name, word) {
+			return true
+		}
+	}
+	return false
+}
+
+// fold appends the letters and digits of a parameter's name, percent-decoded
+// and in lower case.
+func fold(b []byte, key string) []byte {
+	for i := 0; i < len(key); i++ {
+		c := key[i]
+		if c == '%' && i+2 < len(key) && isHex(key[i+1]) && isHex(key[i+2]) {
+			c = unhex(key[i+1])<<4 | unhex(key[i+2])
+			i += 2
+		}
+		switch {
+		case 'A' <= c && c <= 'Z':
+			b = append(b, c|0x20)
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+			b = append(b, c)
+		}
+	}
+	return b
+}
+
+func isHex(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'f'
+}
+
+func unhex(c byte) byte {
+	if c <= '9' {
+		return c - '0'
+	}
+	return c | 0x20 - 'a' + 10
+}

@@ -1,0 +1,115 @@
+package telemetry
+
+import (
+	"strings"
+	"sync/atomic"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// maxRoutes is how many mount patterns of a service are told apart. They are
+// the app's code, not a client's choice; the bound is for a router that puts
+// something else into http.Request.Pattern.
+const maxRoutes = 64
+
+// A route is a service under one mount pattern.
+type route struct {
+	template string // http.route; "": none
+
+	starts [methodCount][2][2]atomic.Pointer[start] // by inner and secure
+	series table[seriesKey, []metric.RecordOption]
+}
+
+// route returns the route of requests that reached the service by pattern.
+func (s *Service) route(pattern string) *route {
+	if pattern == "" || !s.routed {
+		return s.unmounted
+	}
+	if r, ok := s.routes.get(pattern); ok {
+		return r
+	}
+	if r, ok := s.routes.put(pattern, s.newRoute(pattern), maxRoutes); ok {
+		return r
+	}
+	return s.unmounted
+}
+
+func (s *Service) newRoute(pattern string) *route {
+	return &route{template: text(template(pattern, s.name, s.whole), maxURL)}
+}
+
+// template returns the route that the app's router matched together with ours.
+// A pattern is "[METHOD ][HOST]/[PATH]" as http.ServeMux has it; a router that
+// ends its own with * is understood too.
+func template(pattern, service string, whole bool) string {
+	path := ""
+	if i := strings.IndexByte(pattern, '/'); i >= 0 {
+		path = pattern[i:]
+	}
+	literal := path
+	if i := strings.IndexAny(path, "{*"); i >= 0 {
+		literal = path[:i]
+	}
+	switch {
+	case path != "" && path == literal && !strings.HasSuffix(path, "/"):
+		return path // one path exactly
+	case !whole:
+		return strings.TrimSuffix(literal, "/") + "/" + service + "/{path...}"
+	case path == "":
+		return "/{path...}"
+	case strings.HasSuffix(path, "{$}"):
+		return strings.TrimSuffix(path, "{$}")
+	case strings.HasSuffix(path, "*"):
+		return strings.TrimSuffix(path, "*") + "{path...}"
+	case strings.HasSuffix(path, "/"):
+		return path + "{path...}"
+	}
+	return path
+}
+
+// start returns what a span of sv starts with.
+func (r *route) start(sv *Server) *start {
+	p := &r.starts[sv.method][index(sv.inner)][index(sv.secure)]
+	if s := p.Load(); s != nil {
+		return s
+	}
+	kind := trace.SpanKindServer
+	if sv.inner {
+		kind = trace.SpanKindInternal
+	}
+	attrs := append(r.fixed(sv.secure), sv.method.attribute())
+	if sv.service.name != "" {
+		attrs = append(attrs, serviceKey.String(sv.service.name))
+	}
+	s := newStart(kind, sv.method.spanName(r.template), attrs...)
+	p.Store(s)
+	return s
+}
+
+// record returns the option for one record of a request's duration.
+func (r *route) record(k seriesKey) []metric.RecordOption {
+	if o, ok := r.series.get(k); ok {
+		return o
+	}
+	o := k.record(r.fixed(k.secure)...)
+	r.series.put(k, o, maxSeries)
+	return o
+}
+
+func (r *route) fixed(secure bool) []attribute.KeyValue {
+	attrs := append(make([]attribute.KeyValue, 0, 8), semconv.URLScheme(scheme(secure)))
+	if r.template != "" {
+		attrs = append(attrs, semconv.HTTPRoute(r.template))
+	}
+	return attrs
+}
+
+func index(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}

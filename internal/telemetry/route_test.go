@@ -1,0 +1,95 @@
+package telemetry
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+)
+
+func TestTemplate(t *testing.T) {
+	tests := []struct {
+		pattern, segment, whole string // the template with a service segment, and without
+	}{
+		{"", "/users/{path...}", "/{path...}"},
+		{"/", "/users/{path...}", "/{path...}"},
+		{"/api/", "/api/users/{path...}", "/api/{path...}"},
+		{"GET /api/", "/api/users/{path...}", "/api/{path...}"},
+		{"gw.example/api/", "/api/users/{path...}", "/api/{path...}"},
+		{"GET\tgw.example/api/", "/api/users/{path...}", "/api/{path...}"},
+		{"/api/{path...}", "/api/users/{path...}", "/api/{path...}"},
+		{"/api/{service}/{path...}", "/api/users/{path...}", "/api/{service}/{path...}"},
+		{"/api/v1/orders/{id}", "/api/v1/orders/users/{path...}", "/api/v1/orders/{id}"},
+		{"/api/{$}", "/api/users/{path...}", "/api/"},
+		{"/login", "/login", "/login"},
+		{"/api/*", "/api/users/{path...}", "/api/{path...}"},
+		{"no path at all", "/users/{path...}", "/{path...}"},
+	}
+	for _, tt := range tests {
+		assert.Equal(t, tt.segment, template(tt.pattern, "users", false), "%q", tt.pattern)
+		assert.Equal(t, tt.whole, template(tt.pattern, "users", true), "%q", tt.pattern)
+	}
+}
+
+func TestRoutesAreBounded(t *testing.T) {
+	r := newRig(t)
+	s := r.users()
+	for i := range 10 * maxRoutes {
+		req := httptest.NewRequest(http.MethodGet, "/users/1", nil)
+		req.Pattern = fmt.Sprintf("/%d/", i)
+		serve(s, req, ServerResult{Status: 200})
+	}
+	assert.Len(t, *s.routes.m.Load(), maxRoutes)
+	assert.Len(t, r.points("http.server.request.duration"), maxRoutes+1)
+}
+
+func TestServicesAreSafeForConcurrentUse(t *testing.T) {
+	r := newRig(t)
+	s := r.users()
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for j := range 200 {
+				req := httptest.NewRequest(http.MethodGet, "/users/1", nil)
+				req.Pattern = fmt.Sprintf("/%d/", (i+j)%3)
+				serve(s, req, ServerResult{Status: 200 + j%5})
+				attempt(s, 200+j%5, "")
+			}
+		})
+	}
+	wg.Wait()
+	var n uint64
+	for _, p := range r.points("http.server.request.duration") {
+		n += p.Count
+	}
+	assert.EqualValues(t, 8*200, n)
+	assert.Len(t, *s.routes.m.Load(), 3)
+}
+
+func BenchmarkRoute(b *testing.B) {
+	r := newRig(b)
+	s := r.users()
+	s.route("GET /api/")
+	b.ReportAllocs()
+	for b.Loop() {
+		s.route("GET /api/")
+	}
+}
+
+func TestMountIsPartOfRouteAndPath(t *testing.T) {
+	r := newRig(t)
+	s := r.users()
+	mux := http.NewServeMux()
+	mux.Handle("GET /api/", http.StripPrefix("/api", http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
+		serve(s, req, ServerResult{Status: 200})
+	})))
+	mux.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/api/users/a%2Fb?x=1", nil))
+
+	span := attributes(r.span().Attributes())
+	assert.Equal(t, "/api/users/{path...}", span["http.route"])
+	assert.Equal(t, "/api/users/a%2Fb", span["url.path"])
+	assert.Equal(t, "x=1", span["url.query"])
+}

@@ -1,0 +1,224 @@
+package telemetry
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// statusClientLeft is what records say of a client that did not wait.
+const statusClientLeft = 499
+
+// Server is the telemetry of one inbound request, from StartServer to End. Its
+// zero value records nothing. It is not safe for concurrent use.
+type Server struct {
+	service *Service
+	route   *route
+	ctx     context.Context
+	span    trace.Span // nil: none
+	peer    string
+	method  method
+	version version
+	secure  bool
+	inner   bool // inside a span of this process
+	ended   bool
+}
+
+// ServerResult is how an inbound request ended.
+type ServerResult struct {
+	Status        int           // as sent; 499 when the client left, which is no error; 0 for none
+	ErrorType     string        // why we refused or failed, from a closed list; "" otherwise
+	Aborted       bool          // the response ended before it was whole
+	Duration      time.Duration // what the span took
+	RequestBytes  int64         // of the body, read; left out unless positive
+	ResponseBytes int64         // of the body, written; left out unless positive
+	CacheResult   string        // from a closed list; "" when no cache was asked
+	ClientAddress string        // the client behind trusted proxies; "" for the peer
+}
+
+// StartServer begins the telemetry of r in sv, and returns the context for what
+// is done on its behalf. The trace of the client is continued. Inside a local
+// span, one that the app started in this process, the span becomes its child of
+// internal kind, for the request has its server span already.
+func (s *Service) StartServer(sv *Server, r *http.Request) context.Context {
+	*sv = Server{
+		service: s,
+		route:   s.route(r.Pattern),
+		ctx:     r.Context(),
+		method:  methodOf(r.Method),
+		version: versionOf(r.ProtoMajor, r.ProtoMinor),
+		secure:  r.TLS != nil,
+	}
+	if parent := trace.SpanContextFromContext(sv.ctx); parent.IsValid() {
+		sv.inner = !parent.IsRemote()
+	} else {
+		sv.ctx = s.telemetry.extract(sv.ctx, r.Header)
+	}
+	if s.telemetry.tracer != nil {
+		sv.start(r)
+	}
+	return sv.ctx
+}
+
+// start starts the span with what a sampler needs, and adds the rest when it
+// is recorded.
+func (sv *Server) start(r *http.Request) {
+	t, st := sv.service.telemetry, sv.route.start(sv)
+	path, query := target(r)
+	options, sampling := st.options, t.sampling()
+	if sampling {
+		options = st.with(semconv.URLPath(text(path, maxURL)))
+	}
+	sv.ctx, sv.span = t.tracer.Start(sv.ctx, st.name, options...)
+	if !sv.span.IsRecording() {
+		return
+	}
+	attrs := make([]attribute.KeyValue, 0, 12)
+	if !sampling {
+		attrs = append(attrs, semconv.URLPath(text(path, maxURL)))
+	}
+	sv.span.SetAttributes(sv.describe(attrs, r, query)...)
+}
+
+func (sv *Server) describe(attrs []attribute.KeyValue, r *http.Request, query string) []attribute.KeyValue {
+	if query != "" {
+		attrs = append(attrs, semconv.URLQuery(text(redactQuery(cut(query)), maxURL)))
+	}
+	if sv.method == methodOther {
+		attrs = append(attrs, semconv.HTTPRequestMethodOriginal(text(r.Method, maxText)))
+	}
+	if sv.version != versionUnknown {
+		attrs = append(attrs, semconv.NetworkProtocolVersion(sv.version.String()))
+	}
+	if host, port := splitHost(r.Host); host != "" {
+		attrs = append(attrs, semconv.ServerAddress(text(host, maxText)))
+		if port != 0 {
+			attrs = append(attrs, semconv.ServerPort(port))
+		}
+	}
+	if agent := r.Header.Get("User-Agent"); agent != "" {
+		attrs = append(attrs, semconv.UserAgentOriginal(text(agent, maxText)))
+	}
+	sv.peer = r.RemoteAddr
+	return appendPeer(attrs, r.RemoteAddr)
+}
+
+// End records the request. Only the first call counts.
+func (sv *Server) End(res *ServerResult) {
+	if sv.service == nil || sv.ended {
+		return
+	}
+	sv.ended = true
+	o := res.outcome()
+	t := sv.service.telemetry
+	histogram := t.server
+	if sv.inner {
+		histogram = t.gateway
+	}
+	if histogram.Enabled(sv.ctx) {
+		key := seriesKey{outcome: o, method: sv.method, version: sv.version, secure: sv.secure}
+		histogram.Record(sv.ctx, res.Duration.Seconds(), sv.route.record(key)...)
+	}
+	if sv.span != nil {
+		sv.endSpan(res, o)
+	}
+}
+
+// outcome judges by the conventions for servers: a 4xx is the client's error
+// and not the span's, and a client that left is none.
+func (res *ServerResult) outcome() outcome {
+	o := outcome{status: validStatus(res.Status)}
+	if res.Status != statusClientLeft && (o.status >= 500 || res.Aborted) {
+		o.failed, o.errorType = true, res.ErrorType
+	}
+	return o
+}
+
+func (sv *Server) endSpan(res *ServerResult, o outcome) {
+	if sv.span.IsRecording() {
+		sv.span.SetAttributes(sv.conclude(make([]attribute.KeyValue, 0, 8), res, o)...)
+		if o.failed {
+			sv.span.SetStatus(codes.Error, "")
+		}
+	}
+	sv.span.End()
+}
+
+func (sv *Server) conclude(attrs []attribute.KeyValue, res *ServerResult, o outcome) []attribute.KeyValue {
+	attrs = o.describe(attrs)
+	client := res.ClientAddress
+	if client == "" {
+		client, _ = splitHost(sv.peer)
+	}
+	if client != "" {
+		attrs = append(attrs, semconv.ClientAddress(text(client, maxText)))
+	}
+	if res.ErrorType != "" {
+		attrs = append(attrs, reasonKey.String(text(res.ErrorType, maxText)))
+	}
+	if res.CacheResult != "" {
+		attrs = append(attrs, cacheResultKey.String(text(res.CacheResult, maxText)))
+	}
+	if res.RequestBytes > 0 {
+		attrs = append(attrs, semconv.HTTPRequestBodySizeKey.Int64(res.RequestBytes))
+	}
+	if res.ResponseBytes > 0 {
+		attrs = append(attrs, semconv.HTTPResponseBodySizeKey.Int64(res.ResponseBytes))
+	}
+	return attrs
+}
+
+// TraceID returns the id of the request's trace for log lines, "" if it has
+// none. Without a tracer it is the client's.
+func (sv *Server) TraceID() string {
+	if sv.ctx == nil {
+		return ""
+	}
+	if id := trace.SpanContextFromContext(sv.ctx).TraceID(); id.IsValid() {
+		return id.String()
+	}
+	return ""
+}
+
+// target returns path and query as the client sent them, which a StripPrefix
+// around the gateway has not shortened.
+func target(r *http.Request) (path, query string) {
+	if strings.HasPrefix(r.RequestURI, "/") {
+		path, query, _ = strings.Cut(r.RequestURI, "?")
+		return path, query
+	}
+	return r.URL.EscapedPath(), r.URL.RawQuery
+}
+
+// splitHost splits host[:port]; port is 0 when there is none. An IPv6 address
+// loses its brackets.
+func splitHost(hostport string) (host string, port int) {
+	host = hostport
+	if i := strings.LastIndexByte(hostport, ':'); i >= 0 && (strings.IndexByte(hostport, ':') == i || strings.HasSuffix(hostport[:i], "]")) {
+		host = hostport[:i]
+		if n, err := strconv.ParseUint(hostport[i+1:], 10, 16); err == nil {
+			port = int(n)
+		}
+	}
+	return strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"), port
+}
+
+// appendPeer appends the other end of a connection.
+func appendPeer(attrs []attribute.KeyValue, peer string) []attribute.KeyValue {
+	host, port := splitHost(peer)
+	if host == "" {
+		return attrs
+	}
+	attrs = append(attrs, semconv.NetworkPeerAddress(text(host, maxText)))
+	if port != 0 {
+		attrs = append(attrs, semconv.NetworkPeerPort(port))
+	}
+	return attrs
+}

@@ -1,0 +1,211 @@
+// Package telemetry traces and measures the gateway through the OpenTelemetry
+// API, by the HTTP semantic conventions 1.43: one span for each inbound
+// request, one for each attempt that is sent to an upstream, and their
+// durations.
+//
+// What comes from outside is bounded before it becomes telemetry: methods fold
+// to a closed list, texts are cut and made valid UTF-8, credentials in a query
+// are redacted, and no metric is labelled by anything that a client chooses.
+//
+// With an explicit no-op provider nothing is recorded and nothing allocated.
+package telemetry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"reflect"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/propagation"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/semconv/v1.43.0/httpconv"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
+)
+
+// scope is the instrumentation scope of all that this package records.
+const scope = "github.com/embedgw/gateway"
+
+// Config says where telemetry goes. The zero value uses the OpenTelemetry
+// globals as they are when New is called; globals that are set later are
+// followed as the OpenTelemetry API does it.
+type Config struct {
+	Tracer     trace.TracerProvider          // nil: the global one
+	Meter      metric.MeterProvider          // nil: the global one
+	Propagator propagation.TextMapPropagator // nil: the global one
+	Version    string                        // of the instrumentation scope
+	Baggage    bool                          // take baggage from clients and send it to services
+}
+
+// Telemetry holds the instruments that all services share. It is safe for
+// concurrent use; make it with New.
+type Telemetry struct {
+	tracer     trace.Tracer // nil: spans go nowhere
+	meter      metric.Meter
+	propagator propagation.TextMapPropagator
+	fields     atomic.Pointer[[]string] // the propagator's Fields in canonical form, once known
+	baggage    bool
+
+	placeholder trace.TracerProvider // the global provider while none is set; else nil
+
+	server  metric.Float64Histogram
+	gateway metric.Float64Histogram
+	client  metric.Float64Histogram
+
+	unrouted *Service
+}
+
+// New creates the instruments. It fails when the meter provider refuses one.
+func New(c Config) (*Telemetry, error) {
+	t := &Telemetry{propagator: c.Propagator, baggage: c.Baggage}
+	if t.propagator == nil {
+		t.propagator = otel.GetTextMapPropagator()
+	}
+	t.setTracer(c)
+	if err := t.setMeter(c); err != nil {
+		return nil, err
+	}
+	t.unrouted = newService(t, ServiceConfig{})
+	return t, nil
+}
+
+func (t *Telemetry) setTracer(c Config) {
+	provider := c.Tracer
+	if provider == nil {
+		provider = otel.GetTracerProvider()
+		if isPlaceholder(provider) {
+			t.placeholder = provider
+		}
+	}
+	if _, ok := provider.(noop.TracerProvider); ok {
+		return
+	}
+	t.tracer = provider.Tracer(scope,
+		trace.WithInstrumentationVersion(c.Version), trace.WithSchemaURL(semconv.SchemaURL))
+}
+
+func (t *Telemetry) setMeter(c Config) error {
+	provider := c.Meter
+	if provider == nil {
+		provider = otel.GetMeterProvider()
+	}
+	t.meter = provider.Meter(scope,
+		metric.WithInstrumentationVersion(c.Version), metric.WithSchemaURL(semconv.SchemaURL))
+
+	server, serverErr := httpconv.NewServerRequestDuration(t.meter)
+	client, clientErr := httpconv.NewClientRequestDuration(t.meter)
+	gateway, gatewayErr := t.meter.Float64Histogram("gateway.request.duration",
+		metric.WithUnit("s"),
+		metric.WithDescription("Duration of requests that the gateway handled inside a span of its own process."),
+		metric.WithExplicitBucketBoundaries(.005, .01, .025, .05, .075, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10))
+	if err := errors.Join(serverErr, clientErr, gatewayErr); err != nil {
+		return fmt.Errorf("create instruments: %w", err)
+	}
+	t.server, t.client, t.gateway = server.Inst(), client.Inst(), gateway
+	return nil
+}
+
+// isPlaceholder reports whether p is what OpenTelemetry returns while no global
+// tracer provider is set. The API has no way to ask; if the type moves, spans
+// that go nowhere cost a little more and nothing else changes.
+func isPlaceholder(p trace.TracerProvider) bool {
+	typ := reflect.TypeOf(p)
+	return typ.Kind() == reflect.Pointer &&
+		typ.Elem().PkgPath() == "go.opentelemetry.io/otel/internal/global"
+}
+
+// sampling reports whether a sampler may look at the attributes that a span
+// starts with. While no global provider is set there is none: then only
+// prebuilt options are passed, so that a span costs what OpenTelemetry itself
+// makes of it. (It is started nevertheless: an attached eBPF agent hooks it.)
+func (t *Telemetry) sampling() bool {
+	return t.placeholder == nil || t.placeholder != otel.GetTracerProvider()
+}
+
+// ObserveCache reports what stats returns at each collection, as
+// gateway.cache.entries and gateway.cache.size, until stop is called. Several
+// caches of one meter provider add up.
+func (t *Telemetry) ObserveCache(stats func() (entries, bytes int64)) (stop func(), err error) {
+	entries, entriesErr := t.meter.Int64ObservableUpDownCounter("gateway.cache.entries",
+		metric.WithUnit("{entry}"), metric.WithDescription("Responses that the cache holds."))
+	size, sizeErr := t.meter.Int64ObservableUpDownCounter("gateway.cache.size",
+		metric.WithUnit("By"), metric.WithDescription("Bytes that the cache holds, keys and bookkeeping included."))
+	if err := errors.Join(entriesErr, sizeErr); err != nil {
+		return nil, fmt.Errorf("create cache instruments: %w", err)
+	}
+	r, err := t.meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		n, bytes := stats()
+		o.ObserveInt64(entries, n)
+		o.ObserveInt64(size, bytes)
+		return nil
+	}, entries, size)
+	if err != nil {
+		return nil, fmt.Errorf("observe cache: %w", err)
+	}
+	return func() { _ = r.Unregister() }, nil
+}
+
+// ServiceConfig describes a service to its telemetry.
+type ServiceConfig struct {
+	Name       string
+	TargetHost string // a name or an address, IPv6 with or without brackets
+	TargetPort int    // 0: the scheme's default
+	Scheme     string // of the target: http or https
+	Whole      bool   // the whole path is forwarded: it has no segment that names the service
+}
+
+// Service holds what is prepared for one service. It is safe for concurrent
+// use; its caches are bounded.
+type Service struct {
+	telemetry *Telemetry
+	name      string
+	whole     bool
+	routed    bool // a known service: its routes have templates
+
+	unmounted *route // for requests without a pattern
+	routes    table[string, *route]
+
+	host   string // of the target, without brackets
+	port   int
+	origin string // scheme://host[:port]
+	starts [methodCount]atomic.Pointer[start]
+	series table[seriesKey, []metric.RecordOption]
+}
+
+// Service prepares the telemetry of one service.
+func (t *Telemetry) Service(c ServiceConfig) *Service {
+	s := newService(t, c)
+	s.routed = true
+	s.unmounted = s.newRoute("")
+	return s
+}
+
+// Unrouted is for requests that belong to no known service: they have no route,
+// and their spans are named by the method alone.
+func (t *Telemetry) Unrouted() *Service { return t.unrouted }
+
+func newService(t *Telemetry, c ServiceConfig) *Service {
+	s := &Service{telemetry: t, name: text(c.Name, maxText), whole: c.Whole, unmounted: &route{}}
+	host := c.TargetHost[strings.LastIndexByte(c.TargetHost, '@')+1:] // no userinfo in url.full
+	s.host = text(strings.Trim(host, "[]"), maxText)
+	s.port = c.TargetPort
+	standard := 80
+	if c.Scheme == "https" {
+		standard = 443
+	}
+	if s.port == 0 {
+		s.port = standard
+	}
+	authority := net.JoinHostPort(s.host, strconv.Itoa(s.port))
+	if s.port == standard {
+		authority = strings.TrimSuffix(authority, ":"+strconv.Itoa(s.port))
+	}
+	s.origin = c.Scheme + "://" + authority
+	return s
+}

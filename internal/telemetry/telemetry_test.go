@@ -1,0 +1,315 @@
+package telemetry
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	metricnoop "go.opentelemetry.io/otel/metric/noop"
+	"go.opentelemetry.io/otel/propagation"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace/noop"
+)
+
+// A rig is a Telemetry whose spans and metrics can be read.
+type rig struct {
+	*Telemetry
+	t      testing.TB
+	spans  *tracetest.SpanRecorder
+	tracer *sdktrace.TracerProvider
+	reader *sdkmetric.ManualReader
+}
+
+func newRig(t testing.TB, options ...func(*Config)) *rig {
+	r := &rig{t: t, spans: tracetest.NewSpanRecorder(), reader: sdkmetric.NewManualReader()}
+	r.tracer = sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(r.spans))
+	c := Config{
+		Tracer:     r.tracer,
+		Meter:      sdkmetric.NewMeterProvider(sdkmetric.WithReader(r.reader)),
+		Propagator: propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{}),
+		Version:    "v1.2.3",
+	}
+	for _, o := range options {
+		o(&c)
+	}
+	var err error
+	r.Telemetry, err = New(c)
+	require.NoError(t, err)
+	return r
+}
+
+// users is the service of most tests.
+func (r *rig) users() *Service {
+	return r.Service(ServiceConfig{Name: "users", TargetHost: "u.internal", TargetPort: 8000, Scheme: "http"})
+}
+
+// span returns the one ended span.
+func (r *rig) span() sdktrace.ReadOnlySpan {
+	r.t.Helper()
+	require.Len(r.t, r.spans.Ended(), 1)
+	return r.spans.Ended()[0]
+}
+
+// metrics returns what was collected, by instrument name.
+func (r *rig) metrics() map[string]metricdata.Metrics {
+	r.t.Helper()
+	var rm metricdata.ResourceMetrics
+	require.NoError(r.t, r.reader.Collect(context.Background(), &rm))
+	all := map[string]metricdata.Metrics{}
+	for _, scope := range rm.ScopeMetrics {
+		for _, m := range scope.Metrics {
+			all[m.Name] = m
+		}
+	}
+	return all
+}
+
+// points returns the series of a histogram; none if it was never recorded.
+func (r *rig) points(name string) []metricdata.HistogramDataPoint[float64] {
+	r.t.Helper()
+	h, _ := r.metrics()[name].Data.(metricdata.Histogram[float64])
+	return h.DataPoints
+}
+
+// attributes returns what a span or a series says as plain values.
+func attributes(list []attribute.KeyValue) map[string]any {
+	m := map[string]any{}
+	for _, kv := range list {
+		m[string(kv.Key)] = kv.Value.AsInterface()
+	}
+	return m
+}
+
+// serve records one whole request.
+func serve(s *Service, r *http.Request, res ServerResult) {
+	var sv Server
+	s.StartServer(&sv, r)
+	sv.End(&res)
+}
+
+// attempt records one whole attempt.
+func attempt(s *Service, status int, errorType string) {
+	var c Client
+	s.StartClient(context.Background(), &c, "GET", "/x", "", 0)
+	c.Head(status, "HTTP/1.1", "10.1.2.3:8000")
+	c.End(errorType, time.Millisecond)
+}
+
+func TestScopeNamesModuleVersionAndSchema(t *testing.T) {
+	r := newRig(t)
+	serve(r.users(), httptest.NewRequest(http.MethodGet, "/users/1", nil), ServerResult{Status: 200})
+
+	scope := r.span().InstrumentationScope()
+	assert.Equal(t, "github.com/embedgw/gateway", scope.Name)
+	assert.Equal(t, "v1.2.3", scope.Version)
+	assert.Equal(t, semconv.SchemaURL, scope.SchemaURL)
+}
+
+func TestDurationsHaveTheConventionsForm(t *testing.T) {
+	r := newRig(t)
+	serve(r.users(), httptest.NewRequest(http.MethodGet, "/users/1", nil), ServerResult{Status: 200, Duration: 30 * time.Millisecond})
+	attempt(r.users(), 200, "")
+	ctx, span := r.tracer.Tracer("app").Start(context.Background(), "app")
+	serve(r.users(), httptest.NewRequest(http.MethodGet, "/users/1", nil).WithContext(ctx), ServerResult{Status: 200})
+	span.End()
+
+	for _, name := range []string{"http.server.request.duration", "http.client.request.duration", "gateway.request.duration"} {
+		t.Run(name, func(t *testing.T) {
+			assert.Equal(t, "s", r.metrics()[name].Unit)
+			points := r.points(name)
+			require.Len(t, points, 1)
+			assert.EqualValues(t, 1, points[0].Count)
+			assert.Equal(t, []float64{.005, .01, .025, .05, .075, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10}, points[0].Bounds)
+		})
+	}
+	assert.InDelta(t, .03, r.points("http.server.request.duration")[0].Sum, 1e-9)
+}
+
+func TestCacheIsObservedUntilStopped(t *testing.T) {
+	r := newRig(t)
+	stop, err := r.ObserveCache(func() (int64, int64) { return 3, 4096 })
+	require.NoError(t, err)
+	second, err := r.ObserveCache(func() (int64, int64) { return 1, 1024 })
+	require.NoError(t, err)
+
+	value := func(name string) int64 {
+		sum, ok := r.metrics()[name].Data.(metricdata.Sum[int64])
+		if !ok || len(sum.DataPoints) != 1 {
+			return -1
+		}
+		assert.False(t, sum.IsMonotonic)
+		return sum.DataPoints[0].Value
+	}
+	assert.Equal(t, "{entry}", r.metrics()["gateway.cache.entries"].Unit)
+	assert.Equal(t, "By", r.metrics()["gateway.cache.size"].Unit)
+	assert.EqualValues(t, 4, value("gateway.cache.entries"))
+	assert.EqualValues(t, 5120, value("gateway.cache.size"))
+
+	second()
+	assert.EqualValues(t, 3, value("gateway.cache.entries"))
+	stop()
+	stop()
+	assert.EqualValues(t, -1, value("gateway.cache.entries"))
+}
+
+// A brokenMeter refuses every instrument.
+type brokenMeter struct{ metricnoop.MeterProvider }
+
+type brokenInstruments struct{ metricnoop.Meter }
+
+var errInstrument = errors.New("no instrument")
+
+func (brokenMeter) Meter(string, ...metric.MeterOption) metric.Meter { return brokenInstruments{} }
+
+func (brokenInstruments) Float64Histogram(string, ...metric.Float64HistogramOption) (metric.Float64Histogram, error) {
+	return nil, errInstrument
+}
+
+func TestRefusedInstrumentFailsConstruction(t *testing.T) {
+	_, err := New(Config{Meter: brokenMeter{}})
+	require.ErrorIs(t, err, errInstrument)
+}
+
+func TestExplicitNoopCostsNothing(t *testing.T) {
+	for name, propagator := range map[string]propagation.TextMapPropagator{
+		"unset": nil,
+		"w3c":   propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{}),
+	} {
+		t.Run("propagator="+name, func(t *testing.T) {
+			te, err := New(Config{Tracer: noop.NewTracerProvider(), Meter: metricnoop.NewMeterProvider(), Propagator: propagator})
+			require.NoError(t, err)
+			assertAllocs(t, te, 0)
+		})
+	}
+}
+
+// OpenTelemetry makes 3 allocations for a span while its globals are unset;
+// we add none to the two.
+func TestUnsetGlobalsCostOnlyTheirOwnSpans(t *testing.T) {
+	te, err := New(Config{})
+	require.NoError(t, err)
+	require.NotNil(t, te.placeholder, "the placeholder of the OpenTelemetry API is not recognised")
+	assertAllocs(t, te, 6)
+}
+
+func TestRecordingAMetricAllocatesNothing(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Tracer = noop.NewTracerProvider() })
+	assertAllocs(t, r.Telemetry, 0)
+	assert.NotEmpty(t, r.points("http.server.request.duration"))
+	assert.NotEmpty(t, r.points("http.client.request.duration"))
+}
+
+func assertAllocs(t *testing.T, te *Telemetry, limit float64) {
+	t.Helper()
+	exchange := newExchange(te)
+	exchange()
+	if got := testing.AllocsPerRun(200, exchange); !raceEnabled {
+		assert.LessOrEqual(t, got, limit)
+	}
+}
+
+// newExchange returns one request with one attempt, as the gateway reports it.
+func newExchange(te *Telemetry) func() {
+	type exchange struct {
+		server Server
+		client Client
+		result ServerResult
+	}
+	s := te.Service(ServiceConfig{Name: "users", TargetHost: "u.internal", TargetPort: 8000, Scheme: "http"})
+	r := httptest.NewRequest(http.MethodGet, "/api/users/42?page=2&sig=abc", nil)
+	r.Pattern = "/api/"
+	r.Header.Set("User-Agent", "curl/8.5.0")
+	out, x := http.Header{}, &exchange{}
+	return func() {
+		ctx := s.StartServer(&x.server, r)
+		ctx = s.StartClient(ctx, &x.client, "GET", "/42", "page=2&sig=abc", 0)
+		s.Inject(ctx, out)
+		x.client.Head(200, "HTTP/1.1", "10.1.2.3:8000")
+		x.client.End("", time.Millisecond)
+		x.result = ServerResult{Status: 200, Duration: time.Millisecond, ResponseBytes: 1024, CacheResult: "miss"}
+		x.server.End(&x.result)
+	}
+}
+
+// Globals may be set once in a process: the child does.
+func TestGlobalsThatAreSetLaterAreFollowed(t *testing.T) {
+	const child = "TELEMETRY_TEST_SET_GLOBALS"
+	if os.Getenv(child) != "" {
+		setGlobalsLater(t)
+		return
+	}
+	self, err := os.Executable()
+	require.NoError(t, err)
+	cmd := exec.Command(self, "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), child+"=1")
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.True(t, bytes.Contains(out, []byte("--- PASS")), "%s", out)
+}
+
+func setGlobalsLater(t *testing.T) {
+	te, err := New(Config{})
+	require.NoError(t, err)
+	exchange := newExchange(te)
+	exchange()
+
+	spans, reader := tracetest.NewSpanRecorder(), sdkmetric.NewManualReader()
+	otel.SetTracerProvider(sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)))
+	otel.SetMeterProvider(sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)))
+	otel.SetTextMapPropagator(propagation.TraceContext{})
+	exchange()
+
+	require.Len(t, spans.Ended(), 2)
+	assert.Equal(t, "/api/users/42", attributes(spans.Ended()[1].Attributes())["url.path"])
+	r := &rig{t: t, reader: reader}
+	assert.Len(t, r.points("http.server.request.duration"), 1)
+
+	h := http.Header{}
+	s := te.Service(ServiceConfig{Name: "users"})
+	var c Client
+	s.Inject(s.StartClient(context.Background(), &c, "GET", "/", "", 0), h)
+	assert.NotEmpty(t, h.Get("Traceparent"))
+}
+
+func BenchmarkExchange(b *testing.B) {
+	meter := func() metric.MeterProvider {
+		return sdkmetric.NewMeterProvider(sdkmetric.WithReader(sdkmetric.NewManualReader()))
+	}
+	w3c := propagation.TraceContext{}
+	cases := []struct {
+		name   string
+		config Config
+	}{
+		{"noop", Config{Tracer: noop.NewTracerProvider(), Meter: metricnoop.NewMeterProvider(), Propagator: w3c}},
+		{"unset", Config{}},
+		{"metrics", Config{Tracer: noop.NewTracerProvider(), Meter: meter(), Propagator: w3c}},
+		{"unsampled", Config{Tracer: sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample())), Meter: meter(), Propagator: w3c}},
+		{"sampled", Config{Tracer: sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.AlwaysSample())), Meter: meter(), Propagator: w3c}},
+	}
+	for _, c := range cases {
+		b.Run("provider="+c.name, func(b *testing.B) {
+			te, err := New(c.config)
+			require.NoError(b, err)
+			exchange := newExchange(te)
+			b.ReportAllocs()
+			for b.Loop() {
+				exchange()
+			}
+		})
+	}
+}
