@@ -1,0 +1,213 @@
+package work
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// ErrShutdown is the cause with which Shutdown cuts what it cannot wait for.
+var ErrShutdown = errors.New("cut by shutdown")
+
+// Life is the coming and going at one place: the requests inside, the tasks
+// they leave behind, the streams that end only when told to, and the fetches
+// that Shutdown may have to cut.
+//
+// Use NewLife. A Life is safe for concurrent use and must not be copied.
+type Life struct {
+	gate  Gate // requests
+	tasks *Tasks
+
+	draining atomic.Bool
+
+	mu      sync.Mutex
+	cut     bool // nothing begins any more
+	fetches map[Cutter]struct{}
+	streams map[*Stream]struct{}
+	last    []func()
+}
+
+// A Cutter can be ended early, from another goroutine, and more than once.
+type Cutter interface{ Cut(cause error) }
+
+// A Stream is a response that lasts until somebody ends it.
+type Stream struct {
+	life *Life
+	end  func()
+}
+
+// NewLife returns a life whose tasks report their panics to onPanic, as
+// NewTasks says.
+func NewLife(onPanic func(name string, v any, stack []byte)) *Life {
+	return &Life{
+		tasks:   NewTasks(onPanic),
+		fetches: make(map[Cutter]struct{}),
+		streams: make(map[*Stream]struct{}),
+	}
+}
+
+// Enter reports whether a request may come in. If so, it calls Leave once.
+func (l *Life) Enter() bool { return l.gate.Enter() }
+
+// Leave undoes one Enter that returned true.
+func (l *Life) Leave() { l.gate.Leave() }
+
+// Inside returns how many requests are inside.
+func (l *Life) Inside() int64 { return l.gate.Inside() }
+
+// Go runs f as a named task; false once Shutdown has closed them.
+func (l *Life) Go(name string, f func()) bool { return l.tasks.Go(name, f) }
+
+// Last has f called at the end of Shutdown, at each call of it. It is for
+// construction: not safe beside Shutdown.
+func (l *Life) Last(f func()) { l.last = append(l.last, f) }
+
+// Open registers a stream. Drain calls end, once or more, without waiting for
+// it; a life that is drained already does so before Open returns.
+func (l *Life) Open(end func()) *Stream {
+	s := &Stream{l, end}
+	l.mu.Lock()
+	l.streams[s] = struct{}{}
+	l.mu.Unlock()
+	if l.draining.Load() {
+		end()
+	}
+	return s
+}
+
+// Close says that the stream has ended.
+func (s *Stream) Close() {
+	s.life.mu.Lock()
+	delete(s.life.streams, s)
+	s.life.mu.Unlock()
+}
+
+// Begin registers what a cut is to end, and reports false if that has come
+// already.
+func (l *Life) Begin(c Cutter) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cut {
+		return false
+	}
+	l.fetches[c] = struct{}{}
+	return true
+}
+
+// End forgets what Begin registered.
+func (l *Life) End(c Cutter) {
+	l.mu.Lock()
+	delete(l.fetches, c)
+	l.mu.Unlock()
+}
+
+// Drain tells the streams to end, also those still to come. Everything else
+// goes on.
+func (l *Life) Drain() {
+	l.draining.Store(true)
+	l.mu.Lock()
+	open := make([]*Stream, 0, len(l.streams))
+	for s := range l.streams {
+		open = append(open, s)
+	}
+	l.mu.Unlock()
+	for _, s := range open {
+		s.end()
+	}
+}
+
+// Draining reports whether Drain or Shutdown was called.
+func (l *Life) Draining() bool { return l.draining.Load() }
+
+// cutAll ends every fetch under way, and all that are still to begin.
+func (l *Life) cutAll() {
+	l.mu.Lock()
+	l.cut = true
+	open := make([]Cutter, 0, len(l.fetches))
+	for c := range l.fetches {
+		open = append(open, c)
+	}
+	l.mu.Unlock()
+	for _, c := range open {
+		c.Cut(ErrShutdown)
+	}
+}
+
+// Shutdown ends several lives as one: it drains them, closes their gates and
+// waits until nobody is inside and no task runs. When ctx ends first, it cuts
+// the fetches and returns an error that names what was left and wraps the
+// cause of ctx. It may be called again.
+func Shutdown(ctx context.Context, lives ...*Life) error {
+	for _, l := range lives {
+		l.Drain()
+		l.gate.Close()
+	}
+	err := wait(ctx, lives)
+	if err != nil {
+		err = fmt.Errorf("shutdown cut %s: %w", leftOver(lives), err)
+		for _, l := range lives {
+			l.tasks.Close()
+			l.cutAll()
+		}
+	}
+	for _, l := range lives {
+		for _, f := range l.last {
+			f()
+		}
+	}
+	return err
+}
+
+// wait waits for all requests, and then, as a request may have started one
+// until it left, for all tasks.
+func wait(ctx context.Context, lives []*Life) error {
+	for _, l := range lives {
+		if err := idle(ctx, l.gate.Idle()); err != nil {
+			return err
+		}
+	}
+	for _, l := range lives {
+		l.tasks.Close()
+		if err := idle(ctx, l.tasks.Idle()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// idle prefers what is idle already to a context that has ended.
+func idle(ctx context.Context, ch <-chan struct{}) error {
+	select {
+	case <-ch:
+		return nil
+	default:
+	}
+	select {
+	case <-ch:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// leftOver says what is still running.
+func leftOver(lives []*Life) string {
+	var requests int64
+	tasks := make(map[string]int)
+	for _, l := range lives {
+		requests += l.Inside()
+		for name, n := range l.tasks.Running() {
+			tasks[name] += n
+		}
+	}
+	parts := []string{fmt.Sprintf("%d request(s)", requests)}
+	for _, name := range slices.Sorted(maps.Keys(tasks)) {
+		parts = append(parts, fmt.Sprintf("%d task(s) %q", tasks[name], name))
+	}
+	return strings.Join(parts, ", ")
+}
