@@ -1,0 +1,85 @@
+package forward
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// Merge moves src into dst, the header that an app's middleware may have begun: lists that grow by members keep those of both, any
+// other field of dst gives way.
+func Merge(dst, src http.Header) {
+	for name, values := range src {
+		if had := dst[name]; len(had) > 0 && grows(name) {
+			dst[name] = append(had[:len(had):len(had)], values...)
+			continue
+		}
+		dst[name] = values
+	}
+}
+
+func grows(name string) bool {
+	switch name {
+	case "Cache-Status", "Link", "Proxy-Status", "Server-Timing", "Set-Cookie", "Vary":
+		return true
+	}
+	return false
+}
+
+// CanHijack reports whether the connection behind w, or behind what it wraps, can be taken over.
+func CanHijack(w http.ResponseWriter) bool {
+	for {
+		switch v := w.(type) {
+		case http.Hijacker:
+			return true
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = v.Unwrap()
+		default:
+			return false
+		}
+	}
+}
+
+// CloseAfterReply has the server close the connection once the response, whose header has not been written, is out: the request's body is
+// not going to be read to its end. The connection of an HTTP/1 server then lingers, so that the response is not lost in a reset
+// (RFC 9112 §9.6).
+func CloseAfterReply(w http.ResponseWriter) {
+	w.Header().Set("Connection", "close")
+	for {
+		// net/http lingers for a body that overran http.MaxBytesReader, and for no other that is left unread. There is no API to ask
+		// for it, so one is made to overrun.
+		_, _ = http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
+		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return
+		}
+		w = wrapper.Unwrap()
+	}
+}
+
+// WriteSwitch answers 101 on a connection that was taken over, within limit (0: none): the client's handshake is done.
+func WriteSwitch(conn net.Conn, proto string, h http.Header, limit time.Duration) error {
+	if limit > 0 {
+		_ = conn.SetWriteDeadline(time.Now().Add(limit))
+		defer func() { _ = conn.SetWriteDeadline(time.Time{}) }()
+	}
+	w := bufio.NewWriter(conn)
+	_, _ = w.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + proto + "\r\n")
+	_ = h.Write(w)
+	_, _ = w.WriteString("\r\n")
+	return w.Flush()
+}
+
+// Printable returns s for a log line: cut after limit bytes, anything but visible ASCII and space replaced by '?'.
+func Printable(s string, limit int) string {
+	s = s[:min(len(s), limit)]
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,48 @@
+package forward
+
+import (
+	"net/http"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestForbiddenTrailer(t *testing.T) {
+	for _, name := range []string{
+		"Transfer-Encoding", "Content-Length", "Trailer", "Connection", "Host", "TE", "Upgrade", // framing, routing
+		"Authorization", "Cookie", "Set-Cookie", "WWW-Authenticate", "Proxy-Authorization", "Proxy-Authenticate", "Authentication-Info", "X-Auth-Token",
+		"Cache-Control", "Expect", "Max-Forwards", "Pragma", "Range", "If-Match", "If-None-Match", "If-Range", // request modifiers
+		"Age", "Date", "Expires", "Location", "Retry-After", "Vary", "Warning", // response control
+		"Content-Encoding", "Content-Type", "Content-Range", // content
+		"X-Forwarded-For", "X-Forwarded-Anything", "Forwarded", "X-Real-Ip", "Via", "Proxy", "Keep-Alive", "X-Http-Method-Override", "X-Original-Url", "Baggage",
+		"authorization", "AUTHORIZATION", "Authorization_", "X_Forwarded_For", "content_length", "X.Real.Ip", "if_match",
+		"", "a b", "a:", "a\r\n", "\xff", "Authorization ",
+	} {
+		require.True(t, ForbiddenTrailer(name), name)
+	}
+	for _, name := range []string{"Grpc-Status", "Grpc-Message", "Grpc-Status-Details-Bin", "Server-Timing", "Content-Digest", "Etag", "X-Checksum", "X_Checksum", "Expires-When"} {
+		require.False(t, ForbiddenTrailer(name), name)
+	}
+}
+
+func TestTrailers(t *testing.T) {
+	require.Nil(t, Trailers(nil))
+	require.Nil(t, Trailers(http.Header{"Authorization": {"x"}, "Content-Length": {"5"}}))
+	sent := http.Header{"Grpc-Status": {"0"}, "X-Declared": nil, "Authorization": {"x"}, "X-Bad": {"ok", "a\r\nb"}, "X-Api-Key": {"theirs"}, "X_api_key": {"theirs"}}
+	before := sent.Clone()
+	want := http.Header{"Grpc-Status": {"0"}, "X-Declared": nil, "X-Bad": {"ok", "a  b"}}
+	require.Equal(t, want, NewRequestRules(config()).Trailers(sent))
+	want["X-Api-Key"], want["X_api_key"] = []string{"theirs"}, []string{"theirs"}
+	require.Equal(t, want, Trailers(sent))
+	require.Equal(t, before, sent)
+}
+
+func TestManaged(t *testing.T) {
+	for _, name := range []string{"Connection", "te", "Transfer-Encoding", "content-length", "HOST", "Trailer", "Upgrade", "Keep-Alive", "Proxy-Authorization", "Expect", "Via",
+		"X-Forwarded-For", "Forwarded", "X-Real-IP", "Content_Length", "X-HTTP-Method-Override"} {
+		require.True(t, Managed(name), name)
+	}
+	for _, name := range []string{"", "Authorization", "X-Api-Key", "Cookie", "Content-Type", "User-Agent", "X-Client-Ip", "Baggage"} {
+		require.False(t, Managed(name), name)
+	}
+}

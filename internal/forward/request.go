@@ -1,0 +1,226 @@
+package forward
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// RequestConfig says how the header of a service's requests is built.
+type RequestConfig struct {
+	Set             http.Header    // fields put into every request, over all others
+	Drop            []string       // further names whose client copy never passes, such as Authorization with a token source
+	Trusted         []netip.Prefix // peers whose forwarding fields are believed
+	Via             string         // our pseudonym; empty: no Via, no loop detection
+	MaxHops         int            // more members than this with our pseudonym in Via are a loop
+	RequestIDHeader string         // name of the request id's field; empty: none is managed
+	Clone           bool           // whoever gets the header writes to its values: share none
+	Baggage         bool           // pass Baggage on
+}
+
+// RequestRules is the header hygiene of one service's requests. It is immutable. Make it with NewRequestRules.
+type RequestRules struct {
+	set             http.Header
+	managed         nameSet // names of set, drop and the request id
+	trusted         []netip.Prefix
+	pseudonym       string
+	via             [4]string // our Via member for HTTP/1.0, 1.1, 2 and 3
+	maxHops         int
+	requestIDHeader string
+	clone           bool
+	baggage         bool
+}
+
+// Inbound is what Outbound needs to know of one request. Header is only read.
+type Inbound struct {
+	Header                 http.Header
+	RemoteAddr, Host       string // as in http.Request
+	TLS                    bool
+	ProtoMajor, ProtoMinor int
+	Prefix                 string // what was taken off the path, as Prefix returns it
+	Upgrade                bool   // to WebSocket, as Upgrade found it
+	RequestID              string
+}
+
+// NewRequestRules makes the rules that c describes. It keeps no reference to c's maps and slices.
+func NewRequestRules(c RequestConfig) *RequestRules {
+	r := &RequestRules{
+		set:             make(http.Header, len(c.Set)),
+		pseudonym:       c.Via,
+		maxHops:         c.MaxHops,
+		requestIDHeader: http.CanonicalHeaderKey(c.RequestIDHeader),
+		clone:           c.Clone,
+		baggage:         c.Baggage,
+	}
+	for name, values := range c.Set {
+		r.set[http.CanonicalHeaderKey(name)] = slices.Clip(slices.Clone(values))
+		r.managed.add(name)
+	}
+	for _, name := range c.Drop {
+		r.managed.add(name)
+	}
+	r.managed.add(c.RequestIDHeader)
+	for _, prefix := range c.Trusted {
+		if addr := prefix.Addr(); addr.Is4In6() && prefix.Bits() >= 96 {
+			prefix = netip.PrefixFrom(addr.Unmap(), prefix.Bits()-96)
+		}
+		r.trusted = append(r.trusted, prefix.Masked())
+	}
+	if c.Via != "" {
+		for i, version := range [...]string{"1.0", "1.1", "2.0", "3.0"} {
+			r.via[i] = version + " " + c.Via
+		}
+	}
+	return r
+}
+
+// Outbound returns the header to send upstream: a new map that shares the slices of values with in.Header, clipped, unless the
+// rules say Clone. Content-Length, Transfer-Encoding, Trailer and Host are not in it: whoever sends the request frames and addresses it.
+// A User-Agent that the client did not send is there as "", so that no client library adds its own.
+func (r *RequestRules) Outbound(in *Inbound) http.Header {
+	const mostlySet = 8 // fields that we set on a typical request
+	peer, known := parseAddr(in.RemoteAddr)
+	trusted := known && r.trusts(peer)
+	o := outbound{make(http.Header, len(in.Header)+len(r.set)+mostlySet), make([]string, 0, mostlySet)}
+	for name, values := range in.Header {
+		if r.passes(name, trusted) {
+			o.header[name] = r.share(values)
+		}
+	}
+	deleteNominated(o.header, in.Header["Connection"])
+
+	// Ours come last, so that nothing above can take them away.
+	o.connection(in)
+	o.forwarded(r, in, peer, trusted)
+	if r.requestIDHeader != "" && in.RequestID != "" {
+		o.put(r.requestIDHeader, in.RequestID)
+	}
+	if _, ok := o.header["User-Agent"]; !ok {
+		o.put("User-Agent", "")
+	}
+	for name, values := range r.set {
+		o.header[name] = r.share(values)
+	}
+	return o.header
+}
+
+// passes reports whether the client's field of this name goes upstream as it is.
+func (r *RequestRules) passes(name string, trusted bool) bool {
+	var buf [64]byte
+	folded := fold(buf[:0], name)
+	if r.managed.has(folded) {
+		return false
+	}
+	switch rule(folded) {
+	case free:
+		return true
+	case guarded:
+		return exact(name, folded)
+	case claimed:
+		return trusted && exact(name, folded)
+	case baggage:
+		return r.baggage && exact(name, folded)
+	}
+	return false
+}
+
+// share returns values such that an append by the one who gets them does not reach their owner.
+func (r *RequestRules) share(values []string) []string {
+	if r.clone {
+		return slices.Clone(values)
+	}
+	return values[:len(values):len(values)]
+}
+
+// outbound is a header under construction. Its single values lie side by side in one slice.
+type outbound struct {
+	header http.Header
+	values []string
+}
+
+func (o *outbound) put(name, value string) {
+	o.values = append(o.values, value)
+	n := len(o.values)
+	o.header[name] = o.values[n-1 : n : n]
+}
+
+// connection sets the fields that are about the connection and the exchange on it.
+func (o *outbound) connection(in *Inbound) {
+	h := in.Header
+	if te := h["Te"]; len(te) > 0 && hasMember(te, "trailers") {
+		o.put("Te", "trailers") // RFC 9110 §10.1.4: of all codings only this promise is end to end
+	}
+	if expect := h["Expect"]; len(expect) == 1 && strings.EqualFold(expect[0], "100-continue") &&
+		(in.ProtoMajor > 1 || in.ProtoMinor > 0) { // RFC 9110 §10.1.1: ignored in HTTP/1.0
+		o.put("Expect", "100-continue")
+	}
+	if in.Upgrade {
+		o.put("Connection", "Upgrade")
+		o.put("Upgrade", websocket)
+	}
+}
+
+const websocket = "websocket"
+
+// ErrUpgradeBody is returned for a WebSocket handshake with a body: 400. What follows it would be a request to one server and
+// tunnelled bytes to another.
+var ErrUpgradeBody = errors.New("upgrade request with a body")
+
+// Upgrade returns the protocol that a request may switch to: "websocket" or none. Only an HTTP/1.1 GET that offers exactly that may
+// (RFC 6455 §4.1, RFC 9110 §7.8); any other offer is as if not made.
+func Upgrade(r *http.Request) (proto string, err error) {
+	offer := r.Header["Upgrade"]
+	if len(offer) != 1 || r.Method != http.MethodGet || r.ProtoMajor != 1 || r.ProtoMinor < 1 ||
+		!strings.EqualFold(trimOWS(offer[0]), websocket) || !hasMember(r.Header["Connection"], "upgrade") {
+		return "", nil
+	}
+	if r.ContentLength != 0 || len(r.TransferEncoding) > 0 {
+		return "", ErrUpgradeBody
+	}
+	return websocket, nil
+}
+
+// HeaderSize returns how many field lines h has and how many bytes they take in HTTP/1.1.
+func HeaderSize(h http.Header) (fields, bytes int) {
+	for name, values := range h {
+		fields += len(values)
+		for _, value := range values {
+			bytes += len(name) + len(value) + len(": \r\n")
+		}
+	}
+	return fields, bytes
+}
+
+// RequestID returns the id that a client gave its request in the named field, or "" when it gave none, several, or one that is not safe
+// to log, return and forward: 1 to 128 letters, digits and -._~:/+=@.
+func RequestID(h http.Header, name string) string {
+	const maxIDBytes = 128
+	id := single(h.Values(name))
+	if len(id) > maxIDBytes || !only(id, isID) {
+		return ""
+	}
+	return id
+}
+
+// CheckField reports why a field could not be put into requests, its name not being Managed. The error never holds the value.
+func CheckField(name, value string) error {
+	const maxValueBytes = 64 << 10
+	if name == "" || !only(name, isToken) {
+		return fmt.Errorf("field name %q is not a token", name)
+	}
+	switch {
+	case len(value) > maxValueBytes:
+		return fmt.Errorf("value of field %s is longer than %d bytes", name, maxValueBytes)
+	case value != strings.Trim(value, " \t"):
+		return fmt.Errorf("value of field %s begins or ends with white space", name)
+	}
+	for i := range len(value) {
+		if c := value[i]; class[c]&isVisible == 0 && c != ' ' && c != '\t' {
+			return fmt.Errorf("value of field %s has a byte that is not visible ASCII", name)
+		}
+	}
+	return nil
+}
