@@ -1,0 +1,499 @@
+package gateway_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"time"
+
+	"github.com/embedgw/gateway"
+)
+
+// service starts an upstream service for an example.
+func service(handle http.HandlerFunc) *httptest.Server { return httptest.NewServer(handle) }
+
+// show prints what a GET is answered with.
+func show(url string) {
+	resp, err := http.Get(url)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%d %s\n", resp.StatusCode, body)
+}
+
+// The whole of it: an app with a mux gets an API whose services are elsewhere.
+func Example() {
+	users := service(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "user %s, %s", r.URL.Path, r.Header.Get("Authorization"))
+	})
+	defer users.Close()
+	asked := 0
+	products := service(func(w http.ResponseWriter, r *http.Request) {
+		asked++
+		w.Header().Set("Cache-Control", "max-age=60")
+		fmt.Fprintf(w, "product %s, asked %d times", r.URL.Path, asked)
+	})
+	defer products.Close()
+	orders := service(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "order %s", r.URL.Path)
+	})
+	defer orders.Close()
+	usersURL, productsURL, ordersURL, token := users.URL, products.URL, orders.URL, "t0ken"
+	mux := http.NewServeMux()
+
+	cache, err := gateway.NewCache(gateway.WithMaxBytes(256 << 20))
+	if err != nil {
+		log.Fatal(err)
+	}
+	gw, err := gateway.New(
+		gateway.WithCache(cache), gateway.WithTimeout(2*time.Second), gateway.WithRetries(2), // defaults of all services
+		gateway.WithService("users", usersURL, gateway.WithBearerToken(token)),
+		gateway.WithService("products", productsURL),
+		gateway.WithService("orders", ordersURL, gateway.WithoutCache(), gateway.WithoutRetries()),
+	)
+	if err != nil {
+		log.Fatal(err)
+	}
+	mux.Handle("/api/", http.StripPrefix("/api", gw))
+	mux.Handle("/health/", gw.HealthHandler())
+	mux.Handle("/metrics", gw.MetricsHandler())
+
+	app := httptest.NewServer(mux)
+	defer app.Close()
+	show(app.URL + "/api/users/42")
+	show(app.URL + "/api/products/7")
+	show(app.URL + "/api/products/7")
+	show(app.URL + "/api/orders/2026/1")
+	show(app.URL + "/health/livez")
+	// Output:
+	// 200 user /42, Bearer t0ken
+	// 200 product /7, asked 1 times
+	// 200 product /7, asked 1 times
+	// 200 order /2026/1
+	// 200 {"status":"pass"}
+}
+
+// A faulty configuration is refused as a whole: each fault is reported, and a
+// credential in it is not.
+func ExampleNew_faults() {
+	_, err := gateway.New(
+		gateway.WithTimeout(-time.Second),
+		gateway.WithService("users", "http://admin:secret@users:8000"),
+		gateway.WithService("big orders", "http://orders:8000", gateway.WithRetries(99)),
+	)
+	fmt.Println(err)
+	var fault *gateway.OptionError
+	fmt.Println(errors.As(err, &fault), fault.Option)
+	// Output:
+	// gateway: WithTimeout: "-1s": negative
+	// gateway: WithService of service "users": "http://users:8000": userinfo in the URL; use WithBearerToken or WithHeader
+	// gateway: WithRetries of service "big orders": "99": not between 0 and 10
+	// gateway: WithService of service "big orders": "big orders": the name has characters other than letters, digits, '-', '.', '_' and '~'
+	// true WithTimeout
+}
+
+// One service needs no gateway: it can be mounted on a pattern of its own. It
+// is sent the whole path.
+func ExampleNewUpstream() {
+	files := service(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Method, " ", r.URL.Path) })
+	defer files.Close()
+	filesURL := files.URL
+	mux := http.NewServeMux()
+
+	up, err := gateway.NewUpstream("files", filesURL, gateway.WithTimeout(5*time.Second))
+	if err != nil {
+		log.Fatal(err)
+	}
+	mux.Handle("GET /files/{path...}", up)
+
+	app := httptest.NewServer(mux)
+	defer app.Close()
+	show(app.URL + "/files/2026/report.pdf")
+	fmt.Println(up.Shutdown(context.Background()))
+	// Output:
+	// 200 GET /files/2026/report.pdf
+	// <nil>
+}
+
+// A cache may serve several gateways and upstreams. It is shut down by whoever
+// made it.
+func ExampleNewCache() {
+	products := service(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=60")
+		fmt.Fprint(w, r.URL.Path)
+	})
+	defer products.Close()
+
+	cache, err := gateway.NewCache(gateway.WithMaxBytes(64<<20), gateway.WithMaxObjectBytes(1<<20))
+	if err != nil {
+		log.Fatal(err)
+	}
+	gw, err := gateway.New(gateway.WithCache(cache), gateway.WithService("products", products.URL))
+	if err != nil {
+		log.Fatal(err)
+	}
+	up, err := gateway.NewUpstream("products", products.URL, gateway.WithCache(cache))
+	if err != nil {
+		log.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/api/", http.StripPrefix("/api", gw))
+	mux.Handle("/products/", up)
+
+	app := httptest.NewServer(mux)
+	defer app.Close()
+	show(app.URL + "/api/products/7")
+	show(app.URL + "/api/products/7")
+	show(app.URL + "/products/7")
+	fmt.Println("hits:", cache.Stats().Hits, "entries:", cache.Stats().Entries)
+
+	cache.Clear()
+	fmt.Println("entries:", cache.Stats().Entries)
+	fmt.Println(cache.Shutdown(context.Background()))
+	// Output:
+	// 200 /7
+	// 200 /7
+	// 200 /products/7
+	// hits: 1 entries: 2
+	// entries: 0
+	// <nil>
+}
+
+// Wrap puts the gateway in front of a handler, which keeps all that is for no
+// service.
+func ExampleGateway_Wrap() {
+	users := service(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "user ", r.URL.Path) })
+	defer users.Close()
+	gw, err := gateway.New(gateway.WithService("users", users.URL))
+	if err != nil {
+		log.Fatal(err)
+	}
+	next := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "the app's own ", r.URL.Path) })
+
+	handler := gw.Wrap(next)
+
+	app := httptest.NewServer(handler)
+	defer app.Close()
+	show(app.URL + "/users/42")
+	show(app.URL + "/about")
+	// Output:
+	// 200 user /42
+	// 200 the app's own /about
+}
+
+// A service of a gateway can also be mounted by itself, with the state that it
+// has in the gateway.
+func ExampleGateway_Upstream() {
+	users := service(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.URL.Path) })
+	defer users.Close()
+	gw, err := gateway.New(gateway.WithService("users", users.URL))
+	if err != nil {
+		log.Fatal(err)
+	}
+	mux := http.NewServeMux()
+
+	mux.Handle("/api/", http.StripPrefix("/api", gw))
+	mux.Handle("/profiles/", gw.Upstream("users")) // is sent the whole path
+
+	app := httptest.NewServer(mux)
+	defer app.Close()
+	show(app.URL + "/api/users/42")
+	show(app.URL + "/profiles/42")
+	fmt.Println(gw.Stats().Services["users"].Requests)
+	// Output:
+	// 200 /42
+	// 200 /profiles/42
+	// 2
+}
+
+// A server that shuts down has the gateway drained, so that event streams and
+// tunnels end, and then waits for what is under way.
+func ExampleGateway_Shutdown() {
+	news := service(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		fmt.Fprint(w, "data: first\n\n")
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	defer news.Close()
+	cache, err := gateway.NewCache()
+	if err != nil {
+		log.Fatal(err)
+	}
+	gw, err := gateway.New(gateway.WithService("news", news.URL), gateway.WithCache(cache))
+	if err != nil {
+		log.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/api/", http.StripPrefix("/api", gw))
+
+	srv := &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: 5 * time.Second, // or a client that sends its header slowly keeps a connection for ever
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+	}
+	srv.RegisterOnShutdown(gw.Drain) // ends event streams and tunnels; srv.Shutdown would wait for the streams
+
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	served := make(chan error)
+	go func() { served <- srv.Serve(ln) }()
+	stream, err := http.Get("http://" + ln.Addr().String() + "/api/news/today")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer stream.Body.Close()
+	line, err := bufio.NewReader(stream.Body).ReadString('\n')
+	fmt.Print(line)
+
+	// … on SIGTERM:
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	err = errors.Join(srv.Shutdown(ctx), gw.Shutdown(ctx), cache.Shutdown(ctx))
+
+	fmt.Println(err, <-served)
+	// Output:
+	// data: first
+	// <nil> http: Server closed
+}
+
+// Drain makes readiness fail while requests are still served, for a load
+// balancer to notice before the server shuts down.
+func ExampleGateway_Drain() {
+	users := service(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "user ", r.URL.Path) })
+	defer users.Close()
+	gw, err := gateway.New(gateway.WithService("users", users.URL))
+	if err != nil {
+		log.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/api/", http.StripPrefix("/api", gw))
+	mux.Handle("/health/", gw.HealthHandler())
+	app := httptest.NewServer(mux)
+	defer app.Close()
+
+	gw.Drain()
+	show(app.URL + "/health/livez")
+	show(app.URL + "/health/readyz")
+	show(app.URL + "/api/users/42")
+	// Output:
+	// 200 {"status":"pass"}
+	//
+	// 503 {"status":"fail"}
+	//
+	// 200 user /42
+}
+
+func ExampleGateway_Stats() {
+	users := service(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.URL.Path) })
+	defer users.Close()
+	gw, err := gateway.New(gateway.WithService("users", users.URL))
+	if err != nil {
+		log.Fatal(err)
+	}
+	app := httptest.NewServer(gw)
+	defer app.Close()
+	show(app.URL + "/users/1")
+	show(app.URL + "/users/2")
+	show(app.URL + "/user/3")
+
+	s := gw.Stats()
+	fmt.Println("all:", s.Requests, s.Errors)
+	fmt.Println("users:", s.Services["users"].Requests, s.Services["users"].Latency.P99 > 0)
+	// Output:
+	// 200 /1
+	// 200 /2
+	// 404 {"type":"about:blank","title":"Not Found","status":404,"detail":"There is no such service.","reason":"unknown_service"}
+	//
+	// all: 3 map[unknown_service:1]
+	// users: 2 true
+}
+
+// A rewrite hook changes what a service is sent.
+func ExampleWithRewrite() {
+	users := service(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, r.URL, " for ", r.Header.Get("X-Tenant"))
+	})
+	defer users.Close()
+
+	gw, err := gateway.New(gateway.WithService("users", users.URL,
+		gateway.WithRewrite(func(out *http.Request) {
+			out.URL.Path = "/v2" + out.URL.Path
+			out.Header.Set("X-Tenant", "blue")
+		}),
+	))
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	app := httptest.NewServer(gw)
+	defer app.Close()
+	show(app.URL + "/users/42?full=1")
+	// Output:
+	// 200 /v2/42?full=1 for blue
+}
+
+// A response hook changes what a service has answered, before it is stored and
+// sent on. An error is answered 502.
+func ExampleWithModifyResponse() {
+	users := service(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Build", "1f3c")
+		if r.URL.Path == "/teapot" {
+			w.WriteHeader(http.StatusTeapot)
+		}
+	})
+	defer users.Close()
+
+	gw, err := gateway.New(gateway.WithService("users", users.URL,
+		gateway.WithModifyResponse(func(resp *http.Response) error {
+			if resp.StatusCode == http.StatusTeapot {
+				return errors.New("no teapots here")
+			}
+			resp.Header.Del("X-Build")
+			return nil
+		}),
+	))
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	app := httptest.NewServer(gw)
+	defer app.Close()
+	for _, path := range []string{"/users/42", "/users/teapot"} {
+		resp, err := http.Get(app.URL + path)
+		if err != nil {
+			log.Fatal(err)
+		}
+		resp.Body.Close()
+		fmt.Printf("%d %q\n", resp.StatusCode, resp.Header.Get("X-Build"))
+	}
+	// Output:
+	// 200 ""
+	// 502 ""
+}
+
+// A token source is asked for each request. Where it fails, nothing is sent.
+func ExampleWithTokenSource() {
+	users := service(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Header.Get("Authorization")) })
+	defer users.Close()
+	token, expired := "t0ken", error(nil)
+
+	gw, err := gateway.New(gateway.WithService("users", users.URL,
+		gateway.WithTokenSource(func(context.Context) (string, error) { return token, expired }),
+	))
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	app := httptest.NewServer(gw)
+	defer app.Close()
+	show(app.URL + "/users/42")
+	expired = errors.New("the identity provider is down")
+	show(app.URL + "/users/42")
+	fmt.Println(gw.Stats().Errors)
+	// Output:
+	// 200 Bearer t0ken
+	// 502 {"type":"about:blank","title":"Bad Gateway","status":502,"detail":"The service's credentials are not available.","reason":"token_unavailable"}
+	//
+	// map[token_unavailable:1]
+}
+
+// An error handler of the app's own answers what the gateway has to refuse or
+// to give up.
+func ExampleWithErrorHandler() {
+	gw, err := gateway.New(
+		gateway.WithService("users", "http://users:8000"),
+		gateway.WithErrorHandler(func(w http.ResponseWriter, r *http.Request, err *gateway.Error) {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(err.Status)
+			_ = json.NewEncoder(w).Encode(map[string]any{"code": err.Reason})
+		}),
+	)
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	app := httptest.NewServer(gw)
+	defer app.Close()
+	show(app.URL + "/orders/1")
+	// Output:
+	// 404 {"code":"unknown_service"}
+}
+
+// A round tripper of the app's own takes the place of the package's
+// connections: here it finds a service by another way than its name.
+func ExampleWithTransport() {
+	users := service(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Host, r.URL.Path) })
+	defer users.Close()
+
+	var dialer net.Dialer
+	transport := &http.Transport{
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, network, users.Listener.Addr().String())
+		},
+		DisableCompression: true, // or it would ask for what the client did not
+	}
+	defer transport.CloseIdleConnections()
+	gw, err := gateway.New(gateway.WithService("users", "http://users.internal", gateway.WithTransport(transport)))
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	app := httptest.NewServer(gw)
+	defer app.Close()
+	show(app.URL + "/users/42")
+	// Output:
+	// 200 users.internal/42
+}
+
+// What all clients may see of a service with one static token can be stored.
+func ExampleWithCacheAuthorized() {
+	asked := 0
+	prices := service(func(w http.ResponseWriter, r *http.Request) {
+		asked++
+		w.Header().Set("Cache-Control", "max-age=60")
+		fmt.Fprint(w, "asked ", asked)
+	})
+	defer prices.Close()
+	cache, err := gateway.NewCache()
+	if err != nil {
+		log.Fatal(err)
+	}
+	gw, err := gateway.New(gateway.WithCache(cache),
+		gateway.WithService("mine", prices.URL, gateway.WithBearerToken("t0ken")),
+		gateway.WithService("ours", prices.URL, gateway.WithBearerToken("t0ken"), gateway.WithCacheAuthorized()),
+	)
+	if err != nil {
+		log.Fatal(err)
+	}
+	app := httptest.NewServer(gw)
+	defer app.Close()
+	for _, path := range []string{"/mine/1", "/mine/1", "/ours/1", "/ours/1"} {
+		resp, err := http.Get(app.URL + path)
+		if err != nil {
+			log.Fatal(err)
+		}
+		resp.Body.Close()
+		fmt.Println(resp.Header.Get("Cache-Status"))
+	}
+	// Output:
+	// gateway; fwd=uri-miss; detail=authorization
+	// gateway; fwd=uri-miss; detail=authorization
+	// gateway; fwd=uri-miss; stored
+	// gateway; hit; ttl=60
+}

@@ -1,0 +1,796 @@
+// Package gateway is an API gateway that is imported, not deployed: an
+// [http.Handler] for an existing net/http server that routes requests to named
+// upstream services, caches by the HTTP standard (RFC 9111), retries within a
+// budget, and shows what it does through OpenTelemetry.
+//
+//	gw, err := gateway.New(
+//		gateway.WithService("users", "http://users:8000"),
+//	)
+//	…
+//	mux.Handle("/api/", http.StripPrefix("/api", gw))
+//
+// Requests for /api/users/{path...} then go to http://users:8000/{path...}.
+package gateway
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/embedgw/gateway/internal/forward"
+	"github.com/embedgw/gateway/internal/telemetry"
+	"github.com/embedgw/gateway/internal/work"
+)
+
+// A Gateway routes /{service}/{path...} to its services. It is safe for
+// concurrent use. Make it with [New]; the zero value is of no use. End it with
+// [Gateway.Shutdown].
+type Gateway struct{ core *core }
+
+// New makes a gateway. It starts nothing and connects to nothing. Options mean
+// the same in any order, but for the last of several equal ones, which wins.
+// The error joins an [*OptionError] for each fault.
+func New(opts ...Option) (*Gateway, error) {
+	c := config{defaults: serviceConfig{policy: defaultPolicy()}}
+	for i, o := range opts {
+		if o == nil {
+			c.shared.list.faultOf("New", strconv.Itoa(i), "the option is nil")
+			continue
+		}
+		o.applyGateway(&c)
+	}
+	c.defaults.judge()
+	faults := append(c.shared.list.faults, c.defaults.list.faults...)
+	core, err := newCore(&c.shared)
+	if err != nil {
+		return nil, errors.Join(append(faults, err)...)
+	}
+	snap := &snapshot{services: make(map[string]*service, len(c.declared))}
+	seen := make(map[string]bool, len(c.declared))
+	for _, d := range c.declared {
+		sc := serviceConfig{policy: c.defaults.policy.inherit(), list: list{service: d.name}}
+		if seen[d.name] {
+			sc.list.faultOf("WithService", d.name, "the name is taken by another service")
+		}
+		seen[d.name] = true
+		svc := sc.build(core, "WithService", d)
+		snap.services[d.name] = svc
+		faults = append(faults, sc.list.faults...)
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, err
+	}
+	core.snapshot.Store(snap)
+	return &Gateway{core}, nil
+}
+
+// ServeHTTP serves /{service}/{path...}. Mount it behind [http.StripPrefix] to
+// have it below a path of the app.
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) { g.route(w, r, nil) }
+
+// Wrap returns a handler that serves requests whose first path segment is a
+// service, and leaves all others to next, untouched and uncounted.
+func (g *Gateway) Wrap(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { g.route(w, r, next) })
+}
+
+func (g *Gateway) route(w http.ResponseWriter, r *http.Request, next http.Handler) {
+	segment, rest := forward.Split(forward.Path(r.URL))
+	svc := g.core.snapshot.Load().services[segment]
+	if svc == nil && next != nil {
+		next.ServeHTTP(w, r)
+		return
+	}
+	g.core.serve(w, r, svc, rest, false)
+}
+
+// Upstream returns the named service as a handler of its own, which forwards
+// the whole path; nil if there is none of that name.
+func (g *Gateway) Upstream(name string) *Upstream {
+	if svc := g.core.snapshot.Load().services[name]; svc != nil {
+		return svc.up
+	}
+	return nil
+}
+
+// Drain makes readiness fail and tells event streams and tunnels to end.
+// Requests are still served. Give it to [http.Server.RegisterOnShutdown].
+func (g *Gateway) Drain() {
+	for _, l := range g.lives() {
+		l.Drain()
+	}
+}
+
+// Shutdown drains, refuses new requests with 503 and waits until those inside
+// and the background tasks have ended. When ctx ends first, it cuts what is
+// left and returns an error that says what that was and wraps ctx.Err().
+// Calling it again is fine.
+func (g *Gateway) Shutdown(ctx context.Context) error { return shutdown(ctx, g.lives()...) }
+
+func shutdown(ctx context.Context, lives ...*work.Life) error {
+	if err := work.Shutdown(ctx, lives...); err != nil {
+		return fmt.Errorf("gateway: %w", err)
+	}
+	return nil
+}
+
+func (g *Gateway) lives() []*work.Life {
+	snap := g.core.snapshot.Load()
+	lives := make([]*work.Life, 1, 1+len(snap.services))
+	lives[0] = g.core.life
+	for _, svc := range snap.services {
+		lives = append(lives, svc.up.life)
+	}
+	return lives
+}
+
+// core is what a gateway and a stand-alone upstream have in common.
+type core struct {
+	snapshot  atomic.Pointer[snapshot]
+	life      *work.Life // of requests for no known service
+	log       *slog.Logger
+	access    bool // log a line for each request
+	onError   ErrorHandler
+	telemetry *telemetry.Telemetry
+	unrouted  *telemetry.Service
+	stats     serviceStats // of requests for no known service
+	started   time.Time
+}
+
+// snapshot is what the options said: immutable, swapped as a whole.
+type snapshot struct{ services map[string]*service }
+
+func newCore(c *sharedConfig) (*core, error) {
+	co := &core{log: c.logger, access: c.logger != nil, onError: c.onError, started: time.Now()}
+	if co.log == nil {
+		co.log = slog.Default()
+	}
+	if co.onError == nil {
+		co.onError = answerError
+	}
+	var err error
+	if co.telemetry, err = telemetry.New(c.telemetry.config()); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	co.unrouted = co.telemetry.Unrouted()
+	co.life = work.NewLife(co.panicked)
+	return co, nil
+}
+
+// panicked logs a panic of a hook or a task, with its stack.
+func (c *core) panicked(where string, v any, stack []byte) {
+	c.log.Error("gateway: panic", "where", where, "panic", fmt.Sprint(v), "stack", string(stack))
+}
+
+// exchange is one inbound request and what becomes of it: filled on the way,
+// read at header time and once in its end.
+type exchange struct {
+	core  *core
+	svc   *service // nil: no such service
+	life  *work.Life
+	w     http.ResponseWriter
+	r     *http.Request
+	ctx   context.Context // r's, with the server span
+	start time.Time
+	span  telemetry.Server
+
+	rest    string // escaped path below the service
+	query   string
+	prefix  string   // what the app and the gateway cut off the path
+	id      []string // as a field; nil: none yet
+	upgrade string
+	whole   bool
+
+	wrote    bool // the final response header is out
+	status   int
+	received int64 // body bytes
+	sent     int64
+	length   int64 // of the content that is being sent; negative: unknown
+	flush    bool  // each piece of it at once
+	attempts int
+	cache    cacheOutcome
+	err      *Error
+}
+
+// serve is the way of one request.
+func (c *core) serve(w http.ResponseWriter, r *http.Request, svc *service, rest string, whole bool) {
+	x := &exchange{core: c, svc: svc, life: c.life, w: w, r: r, rest: rest, whole: whole, start: time.Now()}
+	spans := c.unrouted
+	if svc != nil {
+		x.life, spans = svc.up.life, svc.spans(whole)
+	}
+	entered := x.life.Enter()
+	x.ctx = spans.StartServer(&x.span, r)
+	x.stats().inFlight.Add(1)
+	defer x.end(entered)
+	err := x.judge()
+	switch {
+	case !entered:
+		err = fault(ReasonShuttingDown, nil)
+	case err != nil:
+	case svc.policy.cache != nil && x.upgrade == "":
+		err = x.throughCache(svc.policy.cache)
+	default:
+		err = x.pass()
+	}
+	if err != nil {
+		x.fail(err)
+	}
+}
+
+// Bounds on a request that no option moves.
+const (
+	maxTargetBytes   = 8 << 10 // RFC 9110 §4.1 asks for at least 8000
+	maxRequestFields = 100
+)
+
+// judge refuses what must not reach an upstream, and reads what the rest needs.
+func (x *exchange) judge() *Error {
+	r, svc := x.r, x.svc
+	if len(r.URL.Path) > maxTargetBytes || len(x.rest)+len(r.URL.RawQuery) > maxTargetBytes {
+		return fault(ReasonTargetTooLong, nil)
+	}
+	if reason := judgeMethod(r.Method, svc); reason != "" {
+		return fault(reason, nil)
+	}
+	_, query, err := forward.Judge(r.URL)
+	if err != nil {
+		return fault(ReasonBadRequest, err)
+	}
+	if svc == nil {
+		return fault(ReasonUnknownService, nil)
+	}
+	x.query = query
+	if fields, bytes := forward.HeaderSize(r.Header); fields > maxRequestFields || bytes > svc.policy.maxHeaderBytes {
+		return fault(ReasonHeaderTooLarge, nil)
+	}
+	if limit := svc.policy.maxBodyBytes; limit >= 0 && r.ContentLength > limit {
+		return fault(ReasonBodyTooLarge, nil)
+	}
+	if x.upgrade, err = forward.Upgrade(r); err != nil {
+		return fault(ReasonBadRequest, err)
+	}
+	if x.upgrade != "" && !forward.CanHijack(x.w) {
+		x.upgrade = "" // served as if it had not asked
+	}
+	if svc.rules.Looping(r.Header) {
+		return fault(ReasonLoop, nil)
+	}
+	x.prefix = forward.Prefix(r.RequestURI, x.rest)
+	if name := svc.policy.requestIDHeader; name != "" {
+		if id := forward.RequestID(r.Header, name); id != "" {
+			x.id = r.Header[name][:1:1]
+		}
+	}
+	return nil
+}
+
+// judgeMethod says why a request of that method is refused (RFC 9110 §9.1).
+func judgeMethod(method string, svc *service) Reason {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
+		return ""
+	case http.MethodTrace:
+		return ReasonMethodNotAllowed
+	case http.MethodConnect:
+		return ReasonMethodNotImplemented
+	}
+	if svc != nil {
+		if _, ok := svc.methods[method]; ok {
+			return ""
+		}
+	}
+	return ReasonMethodNotImplemented
+}
+
+// newRequestID returns 128 random bits in hex.
+func newRequestID() string {
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:8], rand.Uint64())
+	binary.BigEndian.PutUint64(b[8:], rand.Uint64())
+	return hex.EncodeToString(b[:])
+}
+
+func (x *exchange) hasBody() bool {
+	return x.r.Body != nil && x.r.Body != http.NoBody && x.r.ContentLength != 0
+}
+
+// requestID returns the request's id, and makes one where the client sent none.
+func (x *exchange) requestID() string {
+	if x.id == nil && x.svc != nil && x.svc.policy.requestIDHeader != "" {
+		x.id = []string{newRequestID()}
+	}
+	if x.id == nil {
+		return ""
+	}
+	return x.id[0]
+}
+
+// setRequestID returns the id with the response, if there is one by now.
+func (x *exchange) setRequestID(h http.Header) {
+	if x.id != nil {
+		h[x.svc.policy.requestIDHeader] = x.id
+	}
+}
+
+// pass forwards the request past the cache.
+func (x *exchange) pass() *Error {
+	f := x.newFetch(false)
+	if err := f.run(); err != nil {
+		return err
+	}
+	return x.relay(f)
+}
+
+// relay sends the answer of f to the client, and ends f.
+func (x *exchange) relay(f *fetch) (err *Error) {
+	a := f.answer
+	ended := false
+	defer func() {
+		if !ended { // a panic
+			err = fault(ReasonPanic, nil)
+		}
+		f.close(err)
+	}()
+	if a.status == http.StatusSwitchingProtocols {
+		err = x.tunnel(a)
+	} else {
+		x.invalidate(a)
+		x.writeHead(a)
+		if !x.bodyless(a.status) {
+			err = x.relayBody(a)
+		}
+	}
+	ended = true
+	return err
+}
+
+// bodyless reports whether a response has no content by its status or method
+// (RFC 9110 §6.4.1).
+func (x *exchange) bodyless(status int) bool {
+	return x.r.Method == http.MethodHead || status == http.StatusNoContent || status == http.StatusNotModified
+}
+
+// writeHead sends the final response header.
+func (x *exchange) writeHead(a *attempt) {
+	forward.StripHop(a.head)
+	if a.status == http.StatusNoContent {
+		delete(a.head, "Content-Length") // RFC 9110 §8.6
+	}
+	x.relocate(a.head)
+	h := x.w.Header()
+	forward.Merge(h, a.head)
+	for name := range *a.trailer {
+		if !forward.ForbiddenTrailer(name) {
+			h.Add("Trailer", name)
+		}
+	}
+	x.setRequestID(h)
+	x.setCacheStatus(h)
+	if body := a.fetch.body; body != nil && !body.Done() {
+		forward.CloseAfterReply(x.w) // an early answer (RFC 9112 §9.6)
+	}
+	x.wrote, x.status = true, a.status
+	x.w.WriteHeader(a.status)
+}
+
+// relocate has references to the upstream point at the gateway.
+func (x *exchange) relocate(h http.Header) {
+	for _, name := range [...]string{"Location", "Content-Location"} {
+		if v := h[name]; len(v) == 1 {
+			host := x.svc.host
+			if x.svc.policy.preserveHost {
+				host = x.r.Host
+			}
+			if to, ok := x.svc.locator.Rewrite(v[0], host, x.prefix); ok {
+				h[name] = []string{to}
+			}
+		}
+	}
+}
+
+// relayInterim passes a 1xx response on, and takes its fields back out of the
+// header that is still to come.
+func (x *exchange) relayInterim(code int, fields http.Header) {
+	if !x.r.ProtoAtLeast(1, 1) {
+		return // RFC 9110 §15.2
+	}
+	forward.StripHop(fields)
+	delete(fields, "Content-Length")
+	h := x.w.Header()
+	kept := make(http.Header, len(fields))
+	for name, values := range fields {
+		kept[name] = h[name]
+		h[name] = values
+	}
+	x.w.WriteHeader(code)
+	for name, values := range kept {
+		if values == nil {
+			delete(h, name)
+		} else {
+			h[name] = values
+		}
+	}
+}
+
+// smallBody is what net/http's server buffers: writing it cannot block.
+const smallBody = 2 << 10
+
+var errDrained = errors.New("ended by drain")
+
+// relayBody streams the content.
+func (x *exchange) relayBody(a *attempt) *Error {
+	a.watchBody()
+	if forward.IsEventStream(a.head) {
+		defer x.life.Open(func() { a.cancel(errDrained) }).Close()
+	}
+	w := x.body(a.length, forward.NeedsFlush(a.head, a.length))
+	c := forward.Copier{W: w}
+	buf := forward.GetBuffer()
+	n, err := c.Copy(a, buf[:])
+	forward.PutBuffer(buf)
+	w.settle()
+	if err == nil && a.length >= 0 && n != a.length {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return x.bodyFault(a, err)
+	}
+	h := x.w.Header()
+	for name, values := range forward.Trailers(*a.trailer) {
+		h[http.TrailerPrefix+name] = values
+	}
+	return nil
+}
+
+// bodyWriter is the exchange as the writer of its response's content.
+type bodyWriter exchange
+
+// body begins the content: its length, negative where unknown, and whether
+// each piece has to reach the client at once, as the header then does.
+func (x *exchange) body(length int64, flush bool) *bodyWriter {
+	w := (*bodyWriter)(x)
+	w.length, w.flush = length, flush
+	if flush {
+		_ = w.flushNow()
+	}
+	return w
+}
+
+// Write writes a piece, within the body idle time. A piece that would stay in
+// the server's buffer although more is to come is flushed.
+func (w *bodyWriter) Write(p []byte) (int, error) {
+	w.extend()
+	n, err := w.w.Write(p)
+	w.sent += int64(n)
+	if err == nil && (w.flush || len(p) < smallBody && w.sent < w.length) {
+		err = w.flushNow()
+	}
+	return n, err
+}
+
+func (w *bodyWriter) flushNow() error {
+	if err := http.NewResponseController(w.w).Flush(); !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	return nil
+}
+
+// extends reports whether writes may block and have a deadline of ours.
+func (w *bodyWriter) extends() bool {
+	return w.svc.policy.bodyIdleTimeout > 0 && (w.length < 0 || w.length > smallBody)
+}
+
+// extend moves the write deadline. Where the writer has none, the server's own
+// holds.
+func (w *bodyWriter) extend() {
+	if !w.extends() {
+		return
+	}
+	p := w.svc.policy
+	due := time.Now().Add(p.bodyIdleTimeout)
+	if end := w.start.Add(p.maxDuration); p.maxDuration > 0 && end.Before(due) {
+		due = end
+	}
+	_ = http.NewResponseController(w.w).SetWriteDeadline(due)
+}
+
+// settle gives the connection back without our write deadline, which the
+// server would keep for its next request. What is still buffered goes out under
+// it.
+func (w *bodyWriter) settle() {
+	if w.extends() {
+		_ = w.flushNow()
+		_ = http.NewResponseController(w.w).SetWriteDeadline(time.Time{})
+	}
+}
+
+// bodyFault says whose fault it is that a body did not come to its end.
+func (x *exchange) bodyFault(a *attempt, err error) *Error {
+	var written *forward.WriteError
+	if errors.As(err, &written) {
+		return fault(ReasonClientClosed, err)
+	}
+	cause := context.Cause(a.ctx)
+	var timeout *timeoutError
+	switch {
+	case errors.Is(cause, errDrained):
+		return nil
+	case errors.Is(cause, work.ErrShutdown):
+		return fault(ReasonShuttingDown, cause)
+	case errors.As(cause, &timeout):
+		return fault(ReasonTimeout, cause)
+	case x.r.Context().Err() != nil:
+		return clientGone(x.r.Context())
+	}
+	return fault(ReasonTruncated, err)
+}
+
+// tunnel joins the client's connection and the upstream's after a 101.
+func (x *exchange) tunnel(a *attempt) *Error {
+	if a.timer != nil {
+		a.timer.Stop()
+	}
+	conn, buffered, err := http.NewResponseController(x.w).Hijack()
+	if err != nil {
+		return fault(ReasonBadRequest, err)
+	}
+	x.wrote, x.status = true, a.status
+	defer x.life.Open(func() {
+		_ = conn.Close()
+		_ = a.tunnel.Close()
+	}).Close()
+	forward.StripHop(a.head)
+	x.setRequestID(a.head)
+	if err := forward.WriteSwitch(conn, x.upgrade, a.head, x.svc.policy.bodyIdleTimeout); err != nil {
+		_ = conn.Close()
+		return fault(ReasonClientClosed, err)
+	}
+	_, x.sent, err = forward.Tunnel(forward.TunnelConfig{
+		Client: conn, ClientBuffered: buffered.Reader, Upstream: a.tunnel,
+		Idle: x.svc.policy.tunnelIdleTimeout, Go: x.life.Go,
+	})
+	if errors.Is(err, forward.ErrTunnelIdle) {
+		return fault(ReasonTimeout, err)
+	}
+	return nil
+}
+
+// fail answers a request that cannot be served. A response that has begun, or
+// a client that has left, leaves only the abort of the connection.
+func (x *exchange) fail(err *Error) {
+	x.err = err
+	err.Attempts = x.attempts
+	if x.svc != nil {
+		err.Service = x.svc.up.name
+	}
+	if x.wrote || err.Status == statusClientClosed {
+		panic(http.ErrAbortHandler)
+	}
+	h := x.w.Header()
+	x.setRequestID(h)
+	x.setCacheStatus(h)
+	switch err.Reason {
+	case ReasonMethodNotAllowed:
+		h.Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+	case ReasonMethodNotImplemented, ReasonShuttingDown:
+		h.Set("Connection", "close")
+	case ReasonClientBody, ReasonBodyTooLarge:
+		forward.CloseAfterReply(x.w)
+	}
+	if after := err.retryAfter; after != "" {
+		h.Set("Retry-After", after)
+	}
+	w := &statusWriter{ResponseWriter: x.w}
+	defer func() { x.wrote, x.status = w.status != 0, w.status }()
+	x.core.onError(w, x.r, err)
+	if w.status == 0 {
+		w.WriteHeader(err.Status)
+	}
+}
+
+// end records the exchange, once, whatever happened to it. Only
+// http.ErrAbortHandler goes on to the server.
+func (x *exchange) end(entered bool) {
+	v := recover()
+	if v != nil && v != http.ErrAbortHandler {
+		x.core.panicked("request", v, debug.Stack())
+		v = x.failPanic()
+	}
+	if x.err != nil && (x.status == 0 || x.err.Status == statusClientClosed) {
+		x.status = x.err.Status // whatever was sent, nobody has it
+	}
+	x.record(v != nil)
+	if entered {
+		x.life.Leave()
+	}
+	if v != nil {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// failPanic answers 500 after a panic, or says that only an abort is left.
+func (x *exchange) failPanic() (abort any) {
+	x.err = fault(ReasonPanic, nil)
+	defer func() {
+		if recover() != nil { // the error handler's own
+			abort = http.ErrAbortHandler
+		}
+	}()
+	if x.wrote {
+		return http.ErrAbortHandler
+	}
+	x.fail(x.err)
+	return nil
+}
+
+// statusWriter remembers what an error handler answered.
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *statusWriter) WriteHeader(status int) {
+	if w.status == 0 && status >= 200 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *statusWriter) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	return w.ResponseWriter.Write(p)
+}
+
+// A Reason says why the gateway did not, or not fully, answer with what an
+// upstream said. The constants are all there are.
+type Reason string
+
+// The reasons, each with the status it is answered with.
+const (
+	ReasonBadRequest           Reason = "bad_request"            // 400: target or upgrade that must not be forwarded
+	ReasonClientBody           Reason = "client_body_error"      // 400: the client's body broke off or stood still
+	ReasonUnknownService       Reason = "unknown_service"        // 404
+	ReasonMethodNotAllowed     Reason = "method_not_allowed"     // 405: TRACE
+	ReasonBodyTooLarge         Reason = "body_too_large"         // 413: more than WithMaxBodyBytes
+	ReasonTargetTooLong        Reason = "target_too_long"        // 414: more than 8 KiB
+	ReasonHeaderTooLarge       Reason = "header_too_large"       // 431: more than WithMaxHeaderBytes, or 100 fields
+	ReasonClientClosed         Reason = "client_closed"          // 499, in records only: the client left or stopped reading
+	ReasonPanic                Reason = "panic"                  // 500: a hook panicked
+	ReasonMethodNotImplemented Reason = "method_not_implemented" // 501: CONNECT, or a method not listed by WithMethods
+	ReasonToken                Reason = "token_unavailable"      // 502: the token source failed
+	ReasonHook                 Reason = "hook_failed"            // 502: WithModifyResponse returned an error
+	ReasonConnect              Reason = "connect_failed"         // 502: no connection to the upstream
+	ReasonUpstreamFailed       Reason = "upstream_failed"        // 502: the connection broke before a response header
+	ReasonBadResponse          Reason = "bad_response"           // 502: the upstream's answer breaks the rules of HTTP or a bound
+	ReasonInterimOverflow      Reason = "upstream_1xx_overflow"  // 502: too many interim responses
+	ReasonTruncated            Reason = "truncated"              // 502: the upstream's body broke off
+	ReasonShuttingDown         Reason = "shutting_down"          // 503: Shutdown was called
+	ReasonTimeout              Reason = "timeout"                // 504: one of the timeouts ran out
+	ReasonNotCached            Reason = "not_cached"             // 504: only-if-cached, and nothing fresh is stored
+	ReasonLoop                 Reason = "loop_detected"          // 508: the request has been here before, by its Via
+)
+
+const statusClientClosed = 499 // nginx's
+
+// reasons is the closed list, in the order of the statistics.
+var reasons = [...]struct {
+	reason Reason
+	status int
+	text   string
+}{
+	{ReasonBadRequest, 400, "The request's target or upgrade is not acceptable."},
+	{ReasonClientBody, 400, "The request's body could not be read."},
+	{ReasonUnknownService, 404, "There is no such service."},
+	{ReasonMethodNotAllowed, 405, "The method is not allowed."},
+	{ReasonBodyTooLarge, 413, "The request's body is too large."},
+	{ReasonTargetTooLong, 414, "The request's target is too long."},
+	{ReasonHeaderTooLarge, 431, "The request's header is too large."},
+	{ReasonClientClosed, statusClientClosed, ""},
+	{ReasonPanic, 500, "The request could not be handled."},
+	{ReasonMethodNotImplemented, 501, "The method is not supported."},
+	{ReasonToken, 502, "The service's credentials are not available."},
+	{ReasonHook, 502, "The service's response could not be used."},
+	{ReasonConnect, 502, "The service could not be reached."},
+	{ReasonUpstreamFailed, 502, "The service did not answer."},
+	{ReasonBadResponse, 502, "The service's response could not be used."},
+	{ReasonInterimOverflow, 502, "The service's response could not be used."},
+	{ReasonTruncated, 502, "The service's response broke off."},
+	{ReasonShuttingDown, 503, "The server is shutting down."},
+	{ReasonTimeout, 504, "The service did not answer in time."},
+	{ReasonNotCached, 504, "There is no stored response."},
+	{ReasonLoop, 508, "The request has been here before."},
+}
+
+func (r Reason) index() int {
+	for i := range reasons {
+		if reasons[i].reason == r {
+			return i
+		}
+	}
+	return 0
+}
+
+// An Error is why the gateway answered, or gave up, a request by itself.
+type Error struct {
+	Service  string // empty: none was found
+	Reason   Reason
+	Status   int   // what the client is answered with; 499: nothing, it has left
+	Attempts int   // how many were made
+	Err      error // the cause, for logs only; may be nil
+
+	retryAfter string
+}
+
+func fault(reason Reason, err error) *Error {
+	return &Error{Reason: reason, Status: reasons[reason.index()].status, Err: err}
+}
+
+// Error says what happened, for logs. It may name hosts, never credentials: do
+// not send it to clients.
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString("gateway: ")
+	if e.Service != "" {
+		fmt.Fprintf(&b, "service %q: ", e.Service)
+	}
+	b.WriteString(string(e.Reason))
+	if e.Attempts > 1 {
+		fmt.Fprintf(&b, " after %d attempts", e.Attempts)
+	}
+	if e.Err != nil {
+		b.WriteString(": ")
+		b.WriteString(e.Err.Error())
+	}
+	return b.String()
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// ErrorType returns the reason, for OpenTelemetry's error.type.
+func (e *Error) ErrorType() string { return string(e.Reason) }
+
+// answerError is the default [ErrorHandler].
+func answerError(w http.ResponseWriter, r *http.Request, err *Error) {
+	text := reasons[err.Reason.index()].text
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	offer := forward.Accept(r.Header, "application/problem+json", "application/json", "text/plain", "text/html")
+	if strings.HasPrefix(offer, "text/") {
+		h.Set("Content-Type", "text/plain; charset=utf-8")
+		w.WriteHeader(err.Status)
+		if r.Method != http.MethodHead {
+			_, _ = io.WriteString(w, text+"\n")
+		}
+		return
+	}
+	h.Set("Content-Type", "application/problem+json") // RFC 9457
+	w.WriteHeader(err.Status)
+	if r.Method != http.MethodHead {
+		_ = json.NewEncoder(w).Encode(struct {
+			Type   string `json:"type"`
+			Title  string `json:"title"`
+			Status int    `json:"status"`
+			Detail string `json:"detail"`
+			Reason Reason `json:"reason"`
+		}{"about:blank", http.StatusText(err.Status), err.Status, text, err.Reason})
+	}
+}

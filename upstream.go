@@ -1,0 +1,1011 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"net/url"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/embedgw/gateway/internal/forward"
+	"github.com/embedgw/gateway/internal/retry"
+	"github.com/embedgw/gateway/internal/telemetry"
+	"github.com/embedgw/gateway/internal/work"
+)
+
+// An Upstream is one service as a handler: it forwards the whole path. It is
+// safe for concurrent use. Make it with [NewUpstream], or get a gateway's with
+// [Gateway.Upstream]; the zero value is of no use.
+type Upstream struct {
+	name string
+	core *core
+	life *work.Life
+
+	// State: kept while the policy changes.
+	endpoints []*endpoint
+	budget    *retry.Budget
+	stats     serviceStats
+	probe     probe
+}
+
+// NewUpstream makes a service of its own, to be mounted on any pattern of a
+// mux. The name and the target are as for [WithService]. It starts nothing and
+// connects to nothing. The error joins an [*OptionError] for each fault.
+func NewUpstream(name, target string, opts ...UpstreamOption) (*Upstream, error) {
+	c := upstreamConfig{service: serviceConfig{policy: defaultPolicy(), list: list{service: name}}}
+	for _, o := range opts {
+		if o == nil {
+			c.service.list.faultOf("NewUpstream", "", "an option is nil")
+			continue
+		}
+		o.applyUpstream(&c)
+	}
+	core, err := newCore(&c.shared)
+	if err != nil {
+		return nil, errors.Join(append(c.shared.list.faults, err)...)
+	}
+	svc := c.service.build(core, "NewUpstream", declared{name: name, target: target})
+	if err := errors.Join(append(c.shared.list.faults, c.service.list.faults...)...); err != nil {
+		return nil, err
+	}
+	core.snapshot.Store(&snapshot{services: map[string]*service{name: svc}})
+	return svc.up, nil
+}
+
+// ServeHTTP forwards the request, with its whole path, to the service.
+func (u *Upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	u.core.serve(w, r, u.core.snapshot.Load().services[u.name], forward.Path(r.URL), true)
+}
+
+// Drain tells the service's event streams and tunnels to end. Requests are
+// still served.
+func (u *Upstream) Drain() { u.life.Drain() }
+
+// Shutdown is [Gateway.Shutdown] for this service alone.
+func (u *Upstream) Shutdown(ctx context.Context) error { return shutdown(ctx, u.life) }
+
+// service is one service in a snapshot: its policy, what was prepared from it,
+// and the upstream that holds its state.
+type service struct {
+	policy  *policy
+	up      *Upstream
+	base    string // the target's escaped path
+	host    string // sent unless the client's is preserved
+	scope   string // begins every cache key
+	rules   *forward.RequestRules
+	locator *forward.Locator
+	methods map[string]struct{}
+	waits   retry.Template
+	routed  *telemetry.Service // spans of requests routed by the first segment
+	mounted *telemetry.Service // spans of requests that came with their whole path
+}
+
+func (s *service) spans(whole bool) *telemetry.Service {
+	if whole {
+		return s.mounted
+	}
+	return s.routed
+}
+
+// build judges a service's options and makes it; faults stay in the list.
+func (c *serviceConfig) build(core *core, option string, d declared) *service {
+	l := &c.list
+	for _, o := range d.opts {
+		if o == nil {
+			l.faultOf(option, "", "an option is nil")
+			continue
+		}
+		o.applyService(c)
+	}
+	c.judge()
+	if reason := checkName(d.name); reason != "" {
+		l.faultOf(option, d.name, reason)
+	}
+	target, shown, reason := parseTarget(d.target)
+	if reason != "" {
+		l.faultOf(option, shown, reason)
+	}
+	if len(l.faults) > 0 {
+		return nil
+	}
+	p := c.policy
+	up := &Upstream{name: d.name, core: core, budget: retry.NewBudget(p.retryRatio, p.retryPerSecond), life: work.NewLife(core.panicked)}
+	e := newEndpoint(target, &p, up)
+	up.endpoints = []*endpoint{e}
+	svc := &service{
+		policy:  &p,
+		up:      up,
+		base:    strings.TrimSuffix(target.EscapedPath(), "/"),
+		host:    target.Host,
+		scope:   d.name + " " + target.Scheme + "://" + target.Host + target.EscapedPath(),
+		locator: forward.NewLocator(target),
+		methods: make(map[string]struct{}, len(p.methods)),
+		waits:   retry.NewTemplate(p.backoffInitial, p.backoffMax),
+	}
+	for _, m := range p.methods {
+		svc.methods[m] = struct{}{}
+	}
+	rules := forward.RequestConfig{Set: p.header, Trusted: p.trusted, Via: viaName, MaxHops: maxHops, RequestIDHeader: p.requestIDHeader, Clone: len(p.rewrite) > 0}
+	if p.tokenSource != nil {
+		rules.Drop = []string{"Authorization"}
+	}
+	svc.rules = forward.NewRequestRules(rules)
+	spans := telemetry.ServiceConfig{Name: d.name, Scheme: target.Scheme, TargetHost: e.host, TargetPort: e.port}
+	svc.routed = core.telemetry.Service(spans)
+	spans.Whole = true
+	svc.mounted = core.telemetry.Service(spans)
+	return svc
+}
+
+const (
+	viaName = "gateway" // in Via; the same for all, so that loops over several processes end too
+	maxHops = 8         // gateways of this name that a request may pass
+)
+
+// Bounds on a response that no option moves.
+const (
+	maxResponseHeaderBytes = 64 << 10
+	maxResponseFields      = 200
+	maxInterim             = 8 // 1xx responses
+	maxInterimBytes        = 64 << 10
+)
+
+// endpoint is one address of a service.
+type endpoint struct {
+	url  *url.URL
+	host string
+	port int
+	send sender
+	rt   http.RoundTripper
+}
+
+// sender is the seam to an upstream: it sends an attempt's request and fills
+// in the head of the answer, or says why there is none. Beyond what a
+// RoundTripper can tell it reports 1xx responses, and whether anything was
+// sent.
+type sender func(*attempt) error
+
+func newEndpoint(target *url.URL, p *policy, up *Upstream) *endpoint {
+	e := &endpoint{url: target, host: target.Hostname(), port: portOf(target), rt: p.transport}
+	if e.rt == nil {
+		t := newTransport(p)
+		e.rt = t
+		up.life.Last(t.CloseIdleConnections)
+	}
+	e.send = e.roundTrip
+	return e
+}
+
+func portOf(u *url.URL) int {
+	port, _ := net.LookupPort("tcp", u.Port())
+	switch {
+	case port != 0:
+	case u.Scheme == "https":
+		port = 443
+	default:
+		port = 80
+	}
+	return port
+}
+
+func newTransport(p *policy) *http.Transport {
+	d := &dialer{net.Dialer{Timeout: p.dialTimeout, KeepAlive: 15 * time.Second}, p.tlsConfig, p.tlsHandshakeTimeout}
+	if d.tls == nil {
+		d.tls = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	return &http.Transport{
+		DialContext:            d.dial,
+		DialTLSContext:         d.dialTLS,
+		ResponseHeaderTimeout:  p.responseHeaderTimeout,
+		ExpectContinueTimeout:  time.Second,
+		IdleConnTimeout:        4 * time.Second, // below the keep-alive of common servers (5 s)
+		MaxIdleConnsPerHost:    512,
+		MaxResponseHeaderBytes: maxResponseHeaderBytes,
+		DisableCompression:     true, // what the client asked for is what it gets
+	}
+}
+
+// dialer connects, and says of its errors that nothing was sent.
+type dialer struct {
+	net.Dialer
+	tls       *tls.Config
+	handshake time.Duration
+}
+
+func (d *dialer) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	conn, err := d.DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, &connectError{err}
+	}
+	return conn, nil
+}
+
+func (d *dialer) dialTLS(ctx context.Context, network, addr string) (net.Conn, error) {
+	conn, err := d.dial(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	if d.handshake > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, d.handshake, errHandshake)
+		defer cancel()
+	}
+	config := d.tls
+	if config.ServerName == "" {
+		config = config.Clone()
+		config.ServerName, _, _ = net.SplitHostPort(addr)
+	}
+	secure := tls.Client(conn, config)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		_ = conn.Close()
+		if cause := context.Cause(ctx); errors.Is(cause, errHandshake) {
+			err = cause
+		}
+		return nil, &connectError{err}
+	}
+	return secure, nil
+}
+
+// pick returns an endpoint, one not yet tried while there is one.
+func (u *Upstream) pick(tried []*endpoint) *endpoint {
+	for _, e := range u.endpoints {
+		if !slices.Contains(tried, e) {
+			return e
+		}
+	}
+	return u.endpoints[0]
+}
+
+// fetch is one answer got from a service, in one or more attempts. Exchanges
+// only link to it: a detached one goes on when its client leaves.
+type fetch struct {
+	x        *exchange // who leads it; not to be touched once its handler may have returned
+	svc      *service
+	ctx      context.Context // what attempts derive from
+	client   context.Context // the leader's
+	detached bool
+	deadline time.Time // of the response header; zero: none
+	end      time.Time // of everything; zero: none
+	out      outbound
+	body     *retry.Body // nil: no body
+	purse    retry.Purse
+	tried    []*endpoint
+	triedBuf [2]*endpoint
+	first    attempt  // where most fetches end
+	answer   *attempt // the last attempt, which is the answer's once run has returned nil
+
+	mu        sync.Mutex
+	cutBy     error
+	wake      chan struct{} // closed by a cut
+	committed bool          // a 1xx has reached the client: no other attempt may answer
+}
+
+// outbound is the request as every attempt sends it.
+type outbound struct {
+	method string
+	path   string // escaped, with the target's
+	query  string // without the question mark
+	force  bool   // a question mark though the query is empty
+	host   string
+	header http.Header
+	length int64 // of the body; negative: unknown
+	// Of the body: announced keys, with values once it has been read to its end.
+	trailer http.Header
+}
+
+// newFetch prepares a fetch for x. Its caller ends it, by close or by leaving
+// its answer to somebody who does.
+func (x *exchange) newFetch(detached bool) *fetch {
+	p := x.svc.policy
+	f := &fetch{x: x, svc: x.svc, client: x.r.Context(), ctx: x.ctx, detached: detached}
+	if detached {
+		f.ctx = context.WithoutCancel(x.ctx)
+	}
+	if p.timeout > 0 {
+		f.deadline = x.start.Add(p.timeout)
+	}
+	if p.maxDuration > 0 {
+		f.end = x.start.Add(p.maxDuration)
+		if f.deadline.IsZero() || f.end.Before(f.deadline) {
+			f.deadline = f.end
+		}
+	}
+	f.purse = retry.NewPurse(1+p.retries, x.svc.up.budget)
+	f.tried = f.triedBuf[:0]
+	return f
+}
+
+// run makes attempts until one is the answer, or none will be.
+func (f *fetch) run() *Error {
+	if err := f.prepare(); err != nil {
+		return err
+	}
+	if !f.svc.up.life.Begin(f) {
+		return fault(ReasonShuttingDown, work.ErrShutdown)
+	}
+	answered := false
+	defer func() {
+		if !answered { // a panic of the round tripper's or a hook's, too
+			f.close(fault(ReasonPanic, nil))
+		}
+	}()
+	err := f.attempts()
+	f.x.attempts = f.purse.Spent()
+	answered = err == nil
+	return err
+}
+
+// attempts is the loop over attempts. Its error leaves none open.
+func (f *fetch) attempts() *Error {
+	f.purse.First()
+	var waits retry.Waits
+	for {
+		a, err := f.try()
+		if err == nil && !retry.RetryStatus(a.status) {
+			return f.accept(a)
+		}
+		if f.purse.Spent() == 1 {
+			waits = f.svc.waits.Start()
+		}
+		wait, again := f.again(a, err, waits.Next())
+		switch {
+		case again:
+		case err == nil:
+			return f.accept(a)
+		default:
+			return err
+		}
+		a.discard()
+		if err := f.sleep(wait); err != nil {
+			return err
+		}
+	}
+}
+
+// prepare builds the outbound request, hooks included.
+func (f *fetch) prepare() *Error {
+	x, svc, r := f.x, f.svc, f.x.r
+	p := svc.policy
+	f.out = outbound{method: r.Method, path: forward.Join(svc.base, x.rest), query: x.query, force: r.URL.ForceQuery, host: svc.host}
+	if p.preserveHost {
+		f.out.host = r.Host
+	}
+	in := forward.Inbound{
+		Header: r.Header, RemoteAddr: r.RemoteAddr, Host: r.Host, TLS: r.TLS != nil,
+		ProtoMajor: r.ProtoMajor, ProtoMinor: r.ProtoMinor,
+		Prefix: x.prefix, Upgrade: x.upgrade != "",
+		RequestID: x.requestID(),
+	}
+	f.out.header = svc.rules.Outbound(&in)
+	if x.hasBody() {
+		f.out.length = r.ContentLength
+		f.out.trailer = svc.rules.Trailers(r.Trailer)
+		f.body = x.newBody(r, f.out.trailer)
+	}
+	if p.tokenSource != nil {
+		token, err := x.token(f)
+		if err != nil {
+			return err
+		}
+		f.out.header["Authorization"] = []string{"Bearer " + token}
+	}
+	if len(p.rewrite) > 0 {
+		return f.rewrite()
+	}
+	return nil
+}
+
+// newBody makes r's body one that can be sent again while it is small.
+func (x *exchange) newBody(r *http.Request, trailer http.Header) *retry.Body {
+	p := x.svc.policy
+	keep := p.retryBodyBytes
+	if p.retries == 0 {
+		keep = 0
+	}
+	b := retry.NewBody(r.Body, r.ContentLength, int(keep), p.maxBodyBytes)
+	rc := http.NewResponseController(x.w)
+	if r.ProtoMajor == 1 {
+		// Otherwise net/http's server reads the rest of the body itself, away
+		// from us, as soon as the response begins.
+		_ = rc.EnableFullDuplex()
+	}
+	idle := p.bodyIdleTimeout
+	if idle > 0 {
+		b.Before = func() { _ = rc.SetReadDeadline(time.Now().Add(idle)) }
+	}
+	b.Unblock = func() { _ = rc.SetReadDeadline(time.Unix(1, 0)) }
+	b.AtEOF = func() {
+		if idle > 0 {
+			_ = rc.SetReadDeadline(time.Time{}) // or it would soon look as if the client left
+		}
+		for name := range trailer {
+			trailer[name] = r.Trailer[name]
+		}
+	}
+	return b
+}
+
+// token asks the token source, within the fetch's time.
+func (x *exchange) token(f *fetch) (token string, err *Error) {
+	ctx := f.ctx
+	if !f.deadline.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, f.deadline)
+		defer cancel()
+	}
+	cause := x.hook("WithTokenSource", func() error {
+		var err error
+		if token, err = x.svc.policy.tokenSource(ctx); err != nil {
+			return err
+		}
+		return checkToken(token)
+	})
+	if cause != nil {
+		return "", fault(ReasonToken, cause)
+	}
+	return token, nil
+}
+
+var errHookPanic = errors.New("a hook panicked")
+
+// hook calls a function of the app's and turns its panic into errHookPanic.
+// Only http.ErrAbortHandler passes.
+func (x *exchange) hook(name string, f func() error) (err error) {
+	defer func() {
+		switch v := recover(); v {
+		case nil:
+		case http.ErrAbortHandler:
+			panic(v)
+		default:
+			x.core.panicked(name, v, debug.Stack())
+			err = fmt.Errorf("%s: %w", name, errHookPanic)
+		}
+	}()
+	return f()
+}
+
+// rewrite shows the request to the WithRewrite hooks.
+func (f *fetch) rewrite() *Error {
+	e := f.svc.up.endpoints[0]
+	u := f.out.url(e)
+	req := (&http.Request{
+		Method: f.out.method, URL: &u, Header: f.out.header, Host: f.out.host,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, ContentLength: f.out.length,
+	}).WithContext(f.ctx)
+	for _, hook := range f.svc.policy.rewrite {
+		if err := f.x.hook("WithRewrite", func() error { hook(req); return nil }); err != nil {
+			return fault(ReasonPanic, err)
+		}
+	}
+	if req.URL == nil || req.Header == nil {
+		return fault(ReasonPanic, errors.New("WithRewrite: removed the URL or the header"))
+	}
+	f.out.path, f.out.query, f.out.force = req.URL.EscapedPath(), req.URL.RawQuery, req.URL.ForceQuery
+	f.out.header, f.out.host = req.Header, req.Host
+	return nil
+}
+
+// url returns the outbound URL at an endpoint. Path and RawPath are set so
+// that EscapedPath returns the escaped path byte for byte.
+func (o *outbound) url(e *endpoint) url.URL {
+	path, err := url.PathUnescape(o.path)
+	if err != nil {
+		path = o.path
+	}
+	return url.URL{Scheme: e.url.Scheme, Host: e.url.Host, Path: path, RawPath: o.path, RawQuery: o.query, ForceQuery: o.force}
+}
+
+// try makes one attempt. Its error leaves nothing open.
+func (f *fetch) try() (*attempt, *Error) {
+	e := f.svc.up.pick(f.tried)
+	f.tried = append(f.tried, e)
+	a := &f.first
+	header := f.out.header
+	if f.purse.Spent() > 1 {
+		a = new(attempt)
+		header = maps.Clone(header) // the former attempt may still be writing it
+	}
+	a.fetch, a.endpoint, a.start, a.header, a.length = f, e, time.Now(), header, -1
+	if f.body != nil {
+		a.upload, _ = f.body.Attempt()
+	}
+	ctx, cancel := context.WithCancelCause(f.ctx)
+	a.cancel = cancel
+	spans := f.svc.spans(f.x.whole)
+	a.ctx = spans.StartClient(ctx, &a.span, f.out.method, f.out.path, f.out.query, f.purse.Spent()-1)
+	spans.Inject(a.ctx, a.header)
+	a.arm()
+	if !f.begin(a) {
+		a.end(fault(ReasonShuttingDown, work.ErrShutdown))
+		return a, fault(ReasonShuttingDown, work.ErrShutdown)
+	}
+	err := e.send(a)
+	a.settle()
+	if err == nil {
+		err = a.judge()
+	}
+	if err != nil {
+		fe := a.classify(err)
+		a.end(fe)
+		return a, fe
+	}
+	return a, nil
+}
+
+// begin makes a the attempt that a cut ends.
+func (f *fetch) begin(a *attempt) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.answer = a
+	return f.cutBy == nil
+}
+
+// Cut ends the fetch from outside.
+func (f *fetch) Cut(cause error) {
+	f.mu.Lock()
+	f.cutBy = cause
+	a := f.answer
+	if f.wake != nil {
+		close(f.wake)
+		f.wake = nil
+	}
+	f.mu.Unlock()
+	if a != nil {
+		a.cancel(cause)
+	}
+}
+
+// leave ends the fetch: nothing of it is under way any more.
+func (f *fetch) leave() {
+	f.svc.up.life.End(f)
+	if f.body != nil {
+		f.x.received = f.body.Read()
+		f.body.Close()
+	}
+}
+
+// again decides whether the request is sent once more, and after which wait.
+func (f *fetch) again(a *attempt, err *Error, wait time.Duration) (time.Duration, bool) {
+	p := f.svc.policy
+	f.mu.Lock()
+	over := f.committed || f.cutBy != nil
+	f.mu.Unlock()
+	if over || f.client.Err() != nil {
+		return 0, false
+	}
+	repeatable := retry.Repeatable(f.out.method) && f.x.upgrade == ""
+	if err != nil {
+		switch err.Reason {
+		case ReasonConnect, ReasonUpstreamFailed, ReasonTimeout:
+		default:
+			return 0, false
+		}
+		repeatable = repeatable || a.unsent
+	} else if after, ok := retry.RetryAfter(a.head, time.Now()); ok {
+		if after > p.maxRetryAfter {
+			return 0, false
+		}
+		wait = max(wait, after)
+	}
+	if !repeatable || f.body != nil && !f.body.Repeatable() {
+		return 0, false
+	}
+	if !f.deadline.IsZero() && time.Until(f.deadline) <= wait {
+		return 0, false
+	}
+	if !f.purse.Take() {
+		return 0, false
+	}
+	f.svc.up.stats.retries.Add(1)
+	return wait, true
+}
+
+// sleep waits before the next attempt, until the client leaves or the fetch is
+// cut.
+func (f *fetch) sleep(wait time.Duration) *Error {
+	f.mu.Lock()
+	if f.wake == nil && f.cutBy == nil {
+		f.wake = make(chan struct{})
+	}
+	wake, cut := f.wake, f.cutBy
+	f.mu.Unlock()
+	if cut != nil {
+		return fault(ReasonShuttingDown, cut)
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-wake:
+		return fault(ReasonShuttingDown, work.ErrShutdown)
+	case <-f.client.Done():
+		return clientGone(f.client)
+	}
+}
+
+// clientGone says why an inbound request's context has ended: the app set a
+// deadline, or the client left.
+func clientGone(ctx context.Context) *Error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fault(ReasonTimeout, ctx.Err())
+	}
+	return fault(ReasonClientClosed, ctx.Err())
+}
+
+// accept takes a as the answer, once the WithModifyResponse hooks have seen it.
+func (f *fetch) accept(a *attempt) *Error {
+	if len(f.svc.policy.modify) > 0 && a.status != http.StatusSwitchingProtocols {
+		if err := f.modify(a); err != nil {
+			a.end(err)
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *fetch) modify(a *attempt) *Error {
+	u := f.out.url(a.endpoint)
+	resp := &http.Response{
+		Status: fmt.Sprintf("%d %s", a.status, http.StatusText(a.status)), StatusCode: a.status,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: a.head, Body: a.content, ContentLength: a.length, Trailer: *a.trailer,
+		Request: (&http.Request{Method: f.out.method, URL: &u, Header: f.out.header, Host: f.out.host}).WithContext(a.ctx),
+	}
+	for _, hook := range f.svc.policy.modify {
+		err := f.x.hook("WithModifyResponse", func() error { return hook(resp) })
+		switch {
+		case errors.Is(err, errHookPanic):
+			return fault(ReasonPanic, err)
+		case err != nil:
+			return fault(ReasonHook, err)
+		}
+	}
+	if !forward.ValidStatus(resp.StatusCode) || resp.StatusCode < 200 || resp.Header == nil || resp.Body == nil {
+		return fault(ReasonHook, fmt.Errorf("WithModifyResponse: no usable response is left (status %d)", resp.StatusCode))
+	}
+	if resp.ContentLength != a.length || resp.Body != a.content {
+		a.length = resp.ContentLength
+		if a.length >= 0 {
+			resp.Header.Set("Content-Length", fmt.Sprint(a.length))
+		} else {
+			resp.Header.Del("Content-Length")
+		}
+	}
+	a.status, a.head, a.content = resp.StatusCode, resp.Header, resp.Body
+	forward.Normalize(a.head)
+	return nil
+}
+
+// close ends the fetch and its last attempt. err is nil if the answer's body
+// came to its end.
+func (f *fetch) close(err *Error) {
+	if f.answer != nil {
+		f.answer.end(err)
+	}
+	f.leave()
+}
+
+// attempt is one request sent to one endpoint, and its answer.
+type attempt struct {
+	fetch    *fetch
+	endpoint *endpoint
+	start    time.Time
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	span     telemetry.Client
+	header   http.Header   // of the request
+	upload   io.ReadCloser // its body; nil: none
+
+	// The answer, filled in by the sender.
+	status  int
+	head    http.Header
+	length  int64 // of the content; negative: unknown
+	framed  bool  // the end of the content is proven by its framing
+	content io.ReadCloser
+	trailer *http.Header // filled at the content's end; what is announced has keys before
+	tunnel  io.ReadWriteCloser
+
+	url    url.URL               // of the request
+	trace  httptrace.ClientTrace // through net/http's transport
+	began  atomic.Bool           // the request's header is written, or about to be
+	unsent bool                  // the upstream cannot have seen any of it
+	timer  *time.Timer
+	due    atomic.Int64 // when the timer cancels, in nanoseconds since start
+	why    atomic.Pointer[timeoutError]
+	ended  bool
+
+	mu           sync.Mutex
+	settled      bool // the head is there: no 1xx may come any more
+	interim      int
+	interimBytes int
+	overflow     bool
+}
+
+// timeoutError is the cause of a cancellation by one of our clocks.
+type timeoutError struct{ what string }
+
+func (e *timeoutError) Error() string { return e.what + " ran out" }
+func (e *timeoutError) Timeout() bool { return true }
+
+var (
+	errHeaderTimeout  = &timeoutError{"the time to the response header"}
+	errAttemptTimeout = &timeoutError{"the attempt's time"}
+	errHandshake      = &timeoutError{"the time of the TLS handshake"}
+	errBodyIdle       = &timeoutError{"the body idle time"}
+	errMaxDuration    = &timeoutError{"the maximum duration"}
+)
+
+// arm starts the attempt's one timer. Later due times need no new one: it
+// looks when it fires.
+func (a *attempt) arm() {
+	f, limit := a.fetch, a.fetch.svc.policy.attemptTimeout
+	due, why := time.Duration(0), errHeaderTimeout
+	if !f.deadline.IsZero() {
+		due = max(f.deadline.Sub(a.start), 1)
+		if f.deadline.Equal(f.end) {
+			why = errMaxDuration
+		}
+	}
+	if limit > 0 && (due == 0 || limit < due) {
+		due, why = limit, errAttemptTimeout
+	}
+	if due > 0 {
+		a.dueIn(due, why)
+	}
+}
+
+// dueIn sets the time, since the attempt's start, at which it is cancelled.
+func (a *attempt) dueIn(due time.Duration, why *timeoutError) {
+	a.why.Store(why)
+	a.due.Store(int64(due))
+	if a.timer == nil {
+		a.timer = time.AfterFunc(due-time.Since(a.start), a.expire)
+		return
+	}
+	a.timer.Reset(due - time.Since(a.start))
+}
+
+func (a *attempt) expire() {
+	if left := time.Duration(a.due.Load()) - time.Since(a.start); left > 0 {
+		a.timer.Reset(left)
+		return
+	}
+	a.cancel(a.why.Load())
+}
+
+// watchBody turns the timer from the head's to the body's: from now on it
+// runs out when the body stands still.
+func (a *attempt) watchBody() {
+	idle, f := a.fetch.svc.policy.bodyIdleTimeout, a.fetch
+	if idle <= 0 && f.end.IsZero() {
+		if a.timer != nil {
+			a.timer.Stop()
+		}
+		return
+	}
+	a.dueIn(a.bodyDue(idle))
+}
+
+func (a *attempt) bodyDue(idle time.Duration) (time.Duration, *timeoutError) {
+	due := time.Since(a.start) + idle
+	if end := a.fetch.end; !end.IsZero() && (idle <= 0 || end.Sub(a.start) < due) {
+		return end.Sub(a.start), errMaxDuration
+	}
+	return due, errBodyIdle
+}
+
+// Read reads the content and pushes the idle time on.
+func (a *attempt) Read(p []byte) (int, error) {
+	n, err := a.content.Read(p)
+	if idle := a.fetch.svc.policy.bodyIdleTimeout; err == nil && idle > 0 {
+		due, why := a.bodyDue(idle)
+		a.why.Store(why)
+		a.due.Store(int64(due))
+	}
+	return n, err
+}
+
+// settle ends the time of 1xx responses.
+func (a *attempt) settle() {
+	a.mu.Lock()
+	a.settled = true
+	a.mu.Unlock()
+}
+
+var (
+	errInterimOverflow = errors.New("too many 1xx responses")
+	errSettled         = errors.New("the attempt is over")
+)
+
+// got1xx passes an interim response on to the client (RFC 9110 §15.2). From
+// then on no other attempt may answer.
+func (a *attempt) got1xx(code int, h textproto.MIMEHeader) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.settled {
+		return errSettled
+	}
+	_, bytes := forward.Normalize(http.Header(h))
+	a.interim++
+	a.interimBytes += bytes + 32
+	if a.interim > maxInterim || a.interimBytes > maxInterimBytes {
+		a.overflow = true
+		return errInterimOverflow
+	}
+	if code == http.StatusContinue || code == http.StatusSwitchingProtocols || code < 100 || code > 199 {
+		return nil // the server sends its own 100
+	}
+	f := a.fetch
+	f.mu.Lock()
+	f.committed = true
+	f.mu.Unlock()
+	f.x.relayInterim(code, http.Header(h))
+	return nil
+}
+
+// judge refuses an answer that breaks the rules.
+func (a *attempt) judge() error {
+	fields, bytes := forward.Normalize(a.head)
+	switch {
+	case !forward.ValidStatus(a.status), a.status < 200 && a.status != http.StatusSwitchingProtocols:
+		return badResponse(fmt.Sprintf("status %d", a.status))
+	case fields > maxResponseFields || bytes > maxResponseHeaderBytes:
+		return badResponse("the header is too large")
+	case a.status == http.StatusSwitchingProtocols:
+		if a.fetch.x.upgrade == "" || a.tunnel == nil || !strings.EqualFold(a.head.Get("Upgrade"), a.fetch.x.upgrade) {
+			return badResponse("it switches to a protocol that was not asked for")
+		}
+	case a.status == http.StatusNotModified && !conditional(a.fetch.out.header):
+		return badResponse("304 to a request without conditions") // RFC 9110 §15.4.5
+	}
+	return nil
+}
+
+func conditional(h http.Header) bool {
+	return h["If-None-Match"] != nil || h["If-Modified-Since"] != nil || h["If-Match"] != nil || h["If-Unmodified-Since"] != nil || h["If-Range"] != nil
+}
+
+// badResponse is what an upstream's answer does wrong.
+type badResponse string
+
+func (e badResponse) Error() string { return "the response is not acceptable: " + string(e) }
+
+// classify says whose fault a failed attempt is.
+func (a *attempt) classify(err error) *Error {
+	f := a.fetch
+	if f.body != nil {
+		if bodyErr := f.body.Err(); errors.Is(bodyErr, retry.ErrTooLarge) {
+			return fault(ReasonBodyTooLarge, bodyErr)
+		} else if bodyErr != nil && f.client.Err() == nil {
+			return fault(ReasonClientBody, bodyErr)
+		}
+	}
+	cause := context.Cause(a.ctx)
+	a.mu.Lock()
+	overflow := a.overflow
+	a.mu.Unlock()
+	var timeout *timeoutError
+	var bad badResponse
+	var proto textproto.ProtocolError
+	var netErr net.Error
+	switch {
+	case errors.Is(cause, work.ErrShutdown):
+		return fault(ReasonShuttingDown, cause)
+	case overflow:
+		return fault(ReasonInterimOverflow, errInterimOverflow)
+	case errors.As(cause, &timeout):
+		return fault(ReasonTimeout, cause)
+	case f.client.Err() != nil && !f.detached:
+		return clientGone(f.client)
+	case errors.As(err, &bad), errors.As(err, &proto):
+		return fault(ReasonBadResponse, err)
+	case errors.As(err, &netErr) && netErr.Timeout():
+		return fault(ReasonTimeout, err)
+	case dialFailed(err):
+		return fault(ReasonConnect, err)
+	}
+	return fault(ReasonUpstreamFailed, err)
+}
+
+// connectError is a failure before anything can have been sent.
+type connectError struct{ err error }
+
+func (e *connectError) Error() string { return "connect: " + e.err.Error() }
+func (e *connectError) Unwrap() error { return e.err }
+
+// dialFailed tells a connectError, and what a caller's own round tripper has
+// in its place.
+func dialFailed(err error) bool {
+	var own *connectError
+	var op *net.OpError
+	return errors.As(err, &own) || errors.As(err, &op) && op.Op == "dial"
+}
+
+const (
+	drainBytes = 64 << 10
+	drainTime  = 100 * time.Millisecond
+)
+
+// discard drops a failed attempt: a short body is read, so that its connection
+// can be used again, a long or slow one is cut off.
+func (a *attempt) discard() {
+	if a.content != nil && a.length >= 0 && a.length <= drainBytes {
+		a.dueIn(time.Since(a.start)+drainTime, errBodyIdle)
+		_, _ = io.Copy(io.Discard, a.content)
+	}
+	a.end(nil)
+}
+
+// end closes what the attempt holds and ends its span. err is why it failed,
+// if it did.
+func (a *attempt) end(err *Error) {
+	if a.ended {
+		return
+	}
+	a.ended = true
+	if a.timer != nil {
+		a.timer.Stop()
+	}
+	if a.content != nil {
+		_ = a.content.Close()
+	}
+	if a.upload != nil {
+		_ = a.upload.Close()
+	}
+	a.cancel(nil)
+	errorType := ""
+	if err != nil && err.Status != statusClientClosed {
+		errorType = string(err.Reason)
+	}
+	a.span.End(errorType, time.Since(a.start))
+}
+
+// roundTrip sends through net/http's transport or one of the app's.
+func (e *endpoint) roundTrip(a *attempt) error {
+	out := &a.fetch.out
+	a.url = out.url(e)
+	a.trace.Got1xxResponse = a.got1xx
+	own := a.fetch.svc.policy.transport == nil
+	traced := own && !retry.Repeatable(out.method)
+	if traced {
+		a.trace.WroteHeaders = func() { a.began.Store(true) }
+	}
+	req := (&http.Request{}).WithContext(httptrace.WithClientTrace(a.ctx, &a.trace))
+	req.Method, req.URL, req.Host, req.Header = out.method, &a.url, out.host, a.header
+	req.Proto, req.ProtoMajor, req.ProtoMinor = "HTTP/1.1", 1, 1
+	if a.upload != nil {
+		req.Body, req.ContentLength = a.upload, out.length
+		req.Trailer = out.trailer
+	}
+	resp, err := e.rt.RoundTrip(req)
+	if err != nil {
+		a.unsent = dialFailed(err) || traced && !a.began.Load()
+		return err
+	}
+	a.status, a.head, a.length, a.content, a.trailer = resp.StatusCode, resp.Header, resp.ContentLength, resp.Body, &resp.Trailer
+	if a.head == nil {
+		a.head = make(http.Header)
+	}
+	if a.content == nil {
+		a.content = http.NoBody
+	}
+	a.framed = resp.ContentLength >= 0 || resp.ProtoMajor >= 2 || slices.Contains(resp.TransferEncoding, "chunked")
+	if a.status == http.StatusSwitchingProtocols {
+		a.tunnel, _ = resp.Body.(io.ReadWriteCloser)
+	}
+	a.span.Head(resp.StatusCode, resp.Proto, "")
+	return nil
+}
