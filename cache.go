@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -146,8 +147,8 @@ func (e *entry) ageAt(now time.Time) time.Duration { return e.age + now.Sub(e.re
 
 // find returns the variant that answers a request with that header.
 func (r *resource) find(h http.Header) *entry {
-	for i := len(r.variants) - 1; i >= 0; i-- {
-		if e := r.variants[i]; rfc9111.MatchVariant(e.variant, e.vary, h) {
+	for _, e := range slices.Backward(r.variants) {
+		if rfc9111.MatchVariant(e.variant, e.vary, h) {
 			return e
 		}
 	}
@@ -535,7 +536,7 @@ func (x *exchange) follow(reader *flight.Reader, length int64, flush bool, a *at
 	for {
 		chunk, err := reader.Next(gone)
 		switch {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			w.settle()
 			return nil
 		case errors.Is(err, flight.ErrStopped):

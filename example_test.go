@@ -259,6 +259,9 @@ func ExampleGateway_Shutdown() {
 	}
 	defer stream.Body.Close()
 	line, err := bufio.NewReader(stream.Body).ReadString('\n')
+	if err != nil {
+		log.Fatal(err)
+	}
 	fmt.Print(line)
 
 	// … on SIGTERM:

@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"github.com/embedgw/gateway/internal/forward"
+	"github.com/embedgw/gateway/internal/retry"
 	"github.com/embedgw/gateway/internal/telemetry"
 	"github.com/embedgw/gateway/internal/work"
 )
@@ -171,7 +172,8 @@ func newCore(c *sharedConfig) (*core, error) {
 
 // panicked logs a panic of a hook or a task, with its stack.
 func (c *core) panicked(where string, v any, stack []byte) {
-	c.log.Error("gateway: panic", "where", where, "panic", fmt.Sprint(v), "stack", string(stack))
+	c.log.LogAttrs(context.Background(), slog.LevelError, "gateway: panic",
+		slog.String("where", where), slog.String("panic", fmt.Sprint(v)), slog.String("stack", string(stack)))
 }
 
 // exchange is one inbound request and what becomes of it: filled on the way,
@@ -188,8 +190,9 @@ type exchange struct {
 
 	rest    string // escaped path below the service
 	query   string
-	prefix  string   // what the app and the gateway cut off the path
-	id      []string // as a field; nil: none yet
+	prefix  string      // what the app and the gateway cut off the path
+	id      []string    // as a field; nil: none yet
+	upload  *retry.Body // the content of the request, once somebody may read it
 	upgrade string
 	whole   bool
 
@@ -273,6 +276,9 @@ func (x *exchange) judge() *Error {
 		if id := forward.RequestID(r.Header, name); id != "" {
 			x.id = r.Header[name][:1:1]
 		}
+	}
+	if x.core.access {
+		x.requestID() // for the line that is going to be logged
 	}
 	return nil
 }
@@ -379,11 +385,20 @@ func (x *exchange) writeHead(a *attempt) {
 	}
 	x.setRequestID(h)
 	x.setCacheStatus(h)
-	if body := a.fetch.body; body != nil && !body.Done() {
-		forward.CloseAfterReply(x.w) // an early answer (RFC 9112 §9.6)
+	if x.upload != nil && !x.upload.Done() {
+		x.closeAfterReply() // an early answer
 	}
 	x.wrote, x.status = true, a.status
 	x.w.WriteHeader(a.status)
+}
+
+// closeAfterReply ends a connection on which more of the request may come than
+// anybody reads (RFC 9112 §9.6). HTTP/2 ends the stream by itself (RFC 9113
+// §8.1), and other requests are on its connection.
+func (x *exchange) closeAfterReply() {
+	if x.r.ProtoMajor == 1 {
+		forward.CloseAfterReply(x.w)
+	}
 }
 
 // relocate has references to the upstream point at the gateway.
@@ -401,12 +416,13 @@ func (x *exchange) relocate(h http.Header) {
 	}
 }
 
+// takesInterim reports whether the client may be sent 1xx responses (RFC 9110
+// §15.2).
+func (x *exchange) takesInterim() bool { return x.r.ProtoAtLeast(1, 1) && forward.CanInform(x.w) }
+
 // relayInterim passes a 1xx response on, and takes its fields back out of the
 // header that is still to come.
 func (x *exchange) relayInterim(code int, fields http.Header) {
-	if !x.r.ProtoAtLeast(1, 1) {
-		return // RFC 9110 §15.2
-	}
 	forward.StripHop(fields)
 	delete(fields, "Content-Length")
 	h := x.w.Header()
@@ -519,23 +535,27 @@ func (w *bodyWriter) settle() {
 
 // bodyFault says whose fault it is that a body did not come to its end.
 func (x *exchange) bodyFault(a *attempt, err error) *Error {
-	var written *forward.WriteError
-	if errors.As(err, &written) {
+	if isError[*forward.WriteError](err) {
 		return fault(ReasonClientClosed, err)
 	}
 	cause := context.Cause(a.ctx)
-	var timeout *timeoutError
 	switch {
 	case errors.Is(cause, errDrained):
 		return nil
 	case errors.Is(cause, work.ErrShutdown):
 		return fault(ReasonShuttingDown, cause)
-	case errors.As(cause, &timeout):
+	case isError[*timeoutError](cause):
 		return fault(ReasonTimeout, cause)
 	case x.r.Context().Err() != nil:
 		return clientGone(x.r.Context())
 	}
 	return fault(ReasonTruncated, err)
+}
+
+// isError reports whether an error is, or wraps, an E.
+func isError[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
 }
 
 // tunnel joins the client's connection and the upstream's after a 101.
@@ -585,16 +605,16 @@ func (x *exchange) fail(err *Error) {
 	switch err.Reason {
 	case ReasonMethodNotAllowed:
 		h.Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
-	case ReasonMethodNotImplemented, ReasonShuttingDown:
+	case ReasonShuttingDown:
 		h.Set("Connection", "close")
-	case ReasonClientBody, ReasonBodyTooLarge:
-		forward.CloseAfterReply(x.w)
+	case ReasonMethodNotImplemented, ReasonClientBody, ReasonBodyTooLarge:
+		x.closeAfterReply()
 	}
-	if after := err.retryAfter; after != "" {
-		h.Set("Retry-After", after)
+	if x.upload != nil && !x.upload.Done() {
+		x.closeAfterReply()
 	}
 	w := &statusWriter{ResponseWriter: x.w}
-	defer func() { x.wrote, x.status = w.status != 0, w.status }()
+	defer func() { x.wrote, x.status, x.sent = w.status != 0, w.status, w.sent }()
 	x.core.onError(w, x.r, err)
 	if w.status == 0 {
 		w.WriteHeader(err.Status)
@@ -605,7 +625,7 @@ func (x *exchange) fail(err *Error) {
 // http.ErrAbortHandler goes on to the server.
 func (x *exchange) end(entered bool) {
 	v := recover()
-	if v != nil && v != http.ErrAbortHandler {
+	if v != nil && v != any(http.ErrAbortHandler) {
 		x.core.panicked("request", v, debug.Stack())
 		v = x.failPanic()
 	}
@@ -640,6 +660,7 @@ func (x *exchange) failPanic() (abort any) {
 type statusWriter struct {
 	http.ResponseWriter
 	status int
+	sent   int64
 }
 
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
@@ -655,7 +676,9 @@ func (w *statusWriter) Write(p []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
-	return w.ResponseWriter.Write(p)
+	n, err := w.ResponseWriter.Write(p)
+	w.sent += int64(n)
+	return n, err
 }
 
 // A Reason says why the gateway did not, or not fully, answer with what an
@@ -734,8 +757,6 @@ type Error struct {
 	Status   int   // what the client is answered with; 499: nothing, it has left
 	Attempts int   // how many were made
 	Err      error // the cause, for logs only; may be nil
-
-	retryAfter string
 }
 
 func fault(reason Reason, err error) *Error {

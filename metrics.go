@@ -143,10 +143,14 @@ func (x *exchange) log(took time.Duration, aborted bool) {
 	if !l.Enabled(x.ctx, level) {
 		return
 	}
+	target, _, _ := strings.Cut(x.r.RequestURI, "?") // as the client sent it
+	if !strings.HasPrefix(target, "/") {
+		target = x.r.URL.EscapedPath()
+	}
 	attrs := make([]slog.Attr, 0, 12)
 	attrs = append(attrs,
 		slog.String("http.request.method", forward.Printable(x.r.Method, 32)),
-		slog.String("url.path", forward.Printable(x.r.URL.EscapedPath(), 512)),
+		slog.String("url.path", forward.Printable(target, 512)),
 		slog.Int("http.response.status_code", x.status),
 		slog.Duration("duration", took),
 		slog.Int64("http.response.body.size", x.sent),
@@ -437,6 +441,9 @@ func (s *service) ask() check {
 		return check{Status: "warn", Problem: "no answer"}
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode < 200 { // 101: the body is the connection, which knows nothing of ctx
+		return check{Status: "warn", Code: resp.StatusCode, Problem: "bad answer"}
+	}
 	_, _ = io.CopyN(io.Discard, resp.Body, drainBytes)
 	if resp.StatusCode >= 500 {
 		return check{Status: "warn", Code: resp.StatusCode, Problem: "server error"}

@@ -609,12 +609,14 @@ func WithMethods(methods ...string) ServiceOption {
 }
 
 // WithRequestID names the header in which a request's id travels: the client's
-// is kept if it is 1 to 128 visible characters, else one is made. It is sent
+// is kept if it is 1 to 128 letters, digits and "-._~:/+=@", else one is made. It is sent
 // to the upstream, returned to the client and logged. Default "X-Request-Id".
 func WithRequestID(header string) DefaultOption {
 	return def("WithRequestID", func(p *policy, l *list) {
 		if forward.CheckField(header, "x") != nil {
 			l.fault(header, "not a header name")
+		} else if forward.Managed(header) {
+			l.fault(header, "is set by the gateway or by the connection")
 		}
 		p.requestIDHeader = http.CanonicalHeaderKey(header)
 	})
@@ -795,31 +797,29 @@ func checkName(name string) string {
 	return ""
 }
 
-// parseTarget reads a target URL; reason says what is wrong with it.
-func parseTarget(target string) (u *url.URL, shown, reason string) {
+// parseTarget reads a target URL; reasons say what is wrong with it.
+func parseTarget(target string) (u *url.URL, shown string, reasons []string) {
 	u, err := url.Parse(target)
 	if err != nil {
-		return nil, "", "not a URL" // the text may hold a password
+		return nil, "", []string{"not a URL"} // the text may hold a password
 	}
-	shown = (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
-	switch {
-	case u.User != nil:
-		reason = "userinfo in the URL; use WithBearerToken or WithHeader"
-	case u.Scheme != "http" && u.Scheme != "https":
-		reason = "the scheme is neither http nor https"
-	case u.Hostname() == "":
-		reason = "the URL has no host"
-	case u.RawQuery != "" || u.ForceQuery || strings.Contains(target, "#"):
-		reason = "the URL has a query or fragment"
-	case !validPort(u):
-		reason = "the port is not between 1 and 65535"
-	}
-	if reason == "" && u.Path != "" {
-		if _, _, err := forward.Judge(u); err != nil {
-			reason = "the path may not be forwarded"
+	_, _, pathErr := forward.Judge(&url.URL{Path: u.Path, RawPath: u.RawPath})
+	for _, rule := range []struct {
+		broken bool
+		reason string
+	}{
+		{u.User != nil, "userinfo in the URL; use WithBearerToken or WithHeader"},
+		{u.Scheme != "http" && u.Scheme != "https", "the scheme is neither http nor https"},
+		{u.Hostname() == "", "the URL has no host"},
+		{u.RawQuery != "" || u.ForceQuery || strings.Contains(target, "#"), "the URL has a query or fragment"},
+		{!validPort(u), "the port is not between 1 and 65535"},
+		{pathErr != nil, "the path may not be forwarded"},
+	} {
+		if rule.broken {
+			reasons = append(reasons, rule.reason)
 		}
 	}
-	return u, shown, reason
+	return u, (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String(), reasons
 }
 
 func validPort(u *url.URL) bool {

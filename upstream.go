@@ -113,8 +113,8 @@ func (c *serviceConfig) build(core *core, option string, d declared) *service {
 	if reason := checkName(d.name); reason != "" {
 		l.faultOf(option, d.name, reason)
 	}
-	target, shown, reason := parseTarget(d.target)
-	if reason != "" {
+	target, shown, reasons := parseTarget(d.target)
+	for _, reason := range reasons {
 		l.faultOf(option, shown, reason)
 	}
 	if len(l.faults) > 0 {
@@ -316,6 +316,9 @@ func (x *exchange) newFetch(detached bool) *fetch {
 	if p.timeout > 0 {
 		f.deadline = x.start.Add(p.timeout)
 	}
+	if due, ok := f.client.Deadline(); ok && (f.deadline.IsZero() || due.Before(f.deadline)) {
+		f.deadline = due // the app's own, which a detached fetch would not see
+	}
 	if p.maxDuration > 0 {
 		f.end = x.start.Add(p.maxDuration)
 		if f.deadline.IsZero() || f.end.Before(f.deadline) {
@@ -329,20 +332,20 @@ func (x *exchange) newFetch(detached bool) *fetch {
 
 // run makes attempts until one is the answer, or none will be.
 func (f *fetch) run() *Error {
-	if err := f.prepare(); err != nil {
-		return err
-	}
 	if !f.svc.up.life.Begin(f) {
 		return fault(ReasonShuttingDown, work.ErrShutdown)
 	}
 	answered := false
 	defer func() {
+		f.x.attempts = f.purse.Spent()
 		if !answered { // a panic of the round tripper's or a hook's, too
 			f.close(fault(ReasonPanic, nil))
 		}
 	}()
-	err := f.attempts()
-	f.x.attempts = f.purse.Spent()
+	err := f.prepare()
+	if err == nil {
+		err = f.attempts()
+	}
 	answered = err == nil
 	return err
 }
@@ -393,6 +396,7 @@ func (f *fetch) prepare() *Error {
 		f.out.length = r.ContentLength
 		f.out.trailer = svc.rules.Trailers(r.Trailer)
 		f.body = x.newBody(r, f.out.trailer)
+		x.upload = f.body
 	}
 	if p.tokenSource != nil {
 		token, err := x.token(f)
@@ -845,10 +849,10 @@ func (a *attempt) got1xx(code int, h textproto.MIMEHeader) error {
 		a.overflow = true
 		return errInterimOverflow
 	}
-	if code == http.StatusContinue || code == http.StatusSwitchingProtocols || code < 100 || code > 199 {
+	f := a.fetch
+	if code == http.StatusContinue || code == http.StatusSwitchingProtocols || code < 100 || code > 199 || !f.x.takesInterim() {
 		return nil // the server sends its own 100
 	}
-	f := a.fetch
 	f.mu.Lock()
 	f.committed = true
 	f.mu.Unlock()
@@ -897,22 +901,18 @@ func (a *attempt) classify(err error) *Error {
 	a.mu.Lock()
 	overflow := a.overflow
 	a.mu.Unlock()
-	var timeout *timeoutError
-	var bad badResponse
-	var proto textproto.ProtocolError
-	var netErr net.Error
 	switch {
 	case errors.Is(cause, work.ErrShutdown):
 		return fault(ReasonShuttingDown, cause)
 	case overflow:
 		return fault(ReasonInterimOverflow, errInterimOverflow)
-	case errors.As(cause, &timeout):
+	case isError[*timeoutError](cause):
 		return fault(ReasonTimeout, cause)
 	case f.client.Err() != nil && !f.detached:
 		return clientGone(f.client)
-	case errors.As(err, &bad), errors.As(err, &proto):
+	case isError[badResponse](err), isError[textproto.ProtocolError](err):
 		return fault(ReasonBadResponse, err)
-	case errors.As(err, &netErr) && netErr.Timeout():
+	case timedOut(err):
 		return fault(ReasonTimeout, err)
 	case dialFailed(err):
 		return fault(ReasonConnect, err)
@@ -929,9 +929,13 @@ func (e *connectError) Unwrap() error { return e.err }
 // dialFailed tells a connectError, and what a caller's own round tripper has
 // in its place.
 func dialFailed(err error) bool {
-	var own *connectError
-	var op *net.OpError
-	return errors.As(err, &own) || errors.As(err, &op) && op.Op == "dial"
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "dial" || isError[*connectError](err)
+}
+
+func timedOut(err error) bool {
+	e, ok := errors.AsType[net.Error](err)
+	return ok && e.Timeout()
 }
 
 const (

@@ -30,10 +30,17 @@ func grows(name string) bool {
 }
 
 // CanHijack reports whether the connection behind w, or behind what it wraps, can be taken over.
-func CanHijack(w http.ResponseWriter) bool {
+func CanHijack(w http.ResponseWriter) bool { return reaches[http.Hijacker](w) }
+
+// CanInform reports whether w takes 1xx responses. A writer without Flush keeps the response until it is whole, and takes an interim status for
+// the final one (http.TimeoutHandler).
+func CanInform(w http.ResponseWriter) bool { return reaches[http.Flusher](w) }
+
+// reaches reports whether w, or what it wraps, is a T.
+func reaches[T any](w http.ResponseWriter) bool {
 	for {
 		switch v := w.(type) {
-		case http.Hijacker:
+		case T:
 			return true
 		case interface{ Unwrap() http.ResponseWriter }:
 			w = v.Unwrap()

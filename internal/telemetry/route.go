@@ -53,6 +53,9 @@ func template(pattern, service string, whole bool) string {
 	if i := strings.IndexAny(path, "{*"); i >= 0 {
 		literal = path[:i]
 	}
+	if first, _, _ := strings.Cut(strings.TrimPrefix(literal, "/"), "/"); first == service {
+		whole = true // mounted under the service's own segment, with nothing stripped
+	}
 	switch {
 	case path != "" && path == literal && !strings.HasSuffix(path, "/"):
 		return path // one path exactly

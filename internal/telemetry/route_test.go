@@ -26,6 +26,9 @@ func TestTemplate(t *testing.T) {
 		{"/api/{$}", "/api/users/{path...}", "/api/"},
 		{"/login", "/login", "/login"},
 		{"/api/*", "/api/users/{path...}", "/api/{path...}"},
+		{"/users/", "/users/{path...}", "/users/{path...}"},
+		{"/users/v1/*", "/users/v1/{path...}", "/users/v1/{path...}"},
+		{"/users", "/users", "/users"},
 		{"no path at all", "/users/{path...}", "/{path...}"},
 	}
 	for _, tt := range tests {

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/embedgw/gateway"
+)
+
+// timeout is how long the demo's services may take to answer.
+const timeout = 2 * time.Second
+
+// settings say how the app is built. The zero value is the whole demo,
+// without telemetry.
+type settings struct {
+	logger  *slog.Logger         // nil: no line for each request
+	tracer  trace.TracerProvider // nil: no spans
+	without feature              // left out; "": nothing
+}
+
+// A feature can be left out of the app, so that the tour's test sees whether
+// the tour would miss it.
+type feature string
+
+const (
+	routing    feature = "routing"    // the products service is declared
+	token      feature = "token"      // the users service gets its token
+	caching    feature = "caching"    // the services have a cache
+	retries    feature = "retries"    // a failed request is sent again
+	refusal    feature = "refusal"    // the gateway answers for services that do not exist
+	timeouts   feature = "timeouts"   // the services' time is bounded
+	websockets feature = "websockets" // the orders service speaks WebSocket
+	health     feature = "health"     // the health handler is mounted
+	metrics    feature = "metrics"    // the metrics handler is mounted
+	draining   feature = "draining"   // the server drains the gateway as it shuts down
+)
+
+// app is an ordinary net/http app: a server, its mux, and the gateway as one
+// handler among others.
+type app struct {
+	url       string
+	listener  net.Listener
+	server    *http.Server
+	served    chan error // what Serve returned, unless that is the end that was asked for
+	gateway   *gateway.Gateway
+	cache     *gateway.Cache
+	upstreams []*upstream
+}
+
+// newApp builds the app and starts its upstream services. The listener is the
+// app's once there is no error.
+func newApp(listener net.Listener, s settings) (_ *app, err error) {
+	a := &app{url: "http://" + listener.Addr().String(), listener: listener, served: make(chan error, 1)}
+	defer func() {
+		if err != nil {
+			a.closeUpstreams()
+		}
+	}()
+	for _, describe := range []func(settings) *upstream{users, products, orders} {
+		u := describe(s)
+		if err := u.start(); err != nil {
+			return nil, fmt.Errorf("start %s: %w", u.name, err)
+		}
+		a.upstreams = append(a.upstreams, u)
+	}
+	if a.cache, err = gateway.NewCache(gateway.WithMaxBytes(16 << 20)); err != nil {
+		return nil, err
+	}
+	if a.gateway, err = gateway.New(a.options(s)...); err != nil {
+		return nil, err
+	}
+	a.server = &http.Server{
+		Handler:           a.routes(s),
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    64 << 10,
+	}
+	if s.without != draining {
+		a.server.RegisterOnShutdown(a.gateway.Drain) // ends the event streams, for which Shutdown would wait
+	}
+	return a, nil
+}
+
+// options configures the gateway: defaults for all services first.
+func (a *app) options(s settings) []gateway.Option {
+	options := []gateway.Option{gateway.WithHealthPath("/healthz")}
+	if s.without != caching {
+		options = append(options, gateway.WithCache(a.cache))
+	}
+	if s.without != timeouts {
+		options = append(options, gateway.WithTimeout(timeout))
+	}
+	if s.without == retries {
+		options = append(options, gateway.WithoutRetries())
+	}
+	if s.logger != nil {
+		options = append(options, gateway.WithLogger(s.logger))
+	}
+	if s.tracer != nil {
+		options = append(options, gateway.WithTracerProvider(s.tracer), gateway.WithPropagator(propagation.TraceContext{}))
+	}
+	for _, u := range a.upstreams {
+		switch {
+		case u.name == "products" && s.without == routing:
+		case u.token != "" && s.without != token:
+			options = append(options, gateway.WithService(u.name, u.url, gateway.WithBearerToken(u.token)))
+		default:
+			options = append(options, gateway.WithService(u.name, u.url))
+		}
+	}
+	return options
+}
+
+// routes is the app's mux.
+func (a *app) routes(s settings) *http.ServeMux {
+	page := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = fmt.Fprintln(w, ownPage)
+	})
+	api := http.Handler(a.gateway)
+	if s.without == refusal {
+		api = a.gateway.Wrap(page)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /{$}", page)
+	mux.Handle("/api/", http.StripPrefix("/api", api))
+	if s.without != health {
+		mux.Handle("/health", a.gateway.HealthHandler())
+		mux.Handle("/health/", a.gateway.HealthHandler())
+	}
+	if s.without != metrics {
+		mux.Handle("/metrics", a.gateway.MetricsHandler())
+	}
+	return mux
+}
+
+const ownPage = "This page is the app's own. The gateway serves what is below /api/."
+
+func (a *app) start() {
+	go func() {
+		defer close(a.served)
+		if err := a.server.Serve(a.listener); !errors.Is(err, http.ErrServerClosed) {
+			a.served <- err
+		}
+	}()
+}
+
+// shutdown ends the app in good order: nothing is cut that ends within ctx.
+func (a *app) shutdown(ctx context.Context) error {
+	return errors.Join(a.server.Shutdown(ctx), a.gateway.Shutdown(ctx), a.cache.Shutdown(ctx))
+}
+
+// close ends what is still there.
+func (a *app) close() {
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = a.server.Close()
+	_ = a.shutdown(ended)
+	a.closeUpstreams()
+}
+
+func (a *app) closeUpstreams() {
+	for _, u := range a.upstreams {
+		u.close()
+	}
+}

@@ -1,0 +1,251 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/embedgw/gateway"
+)
+
+func steps() []step {
+	return []step{
+		{"route", "the first segment names the service, the rest reaches it byte for byte", (*tour).takeRoute},
+		{"token", "a service gets the gateway's token, in place of the client's; the others do not", (*tour).takeToken},
+		{"cache", "a second answer comes from the cache", (*tour).takeCache},
+		{"retry", "the client sees nothing of a failed attempt", (*tour).takeRetry},
+		{"unknown service", "the gateway answers 404", (*tour).takeUnknown},
+		{"timeout", fmt.Sprintf("a service that does not answer within %v is answered for with 504", timeout), (*tour).takeTimeout},
+		{"websocket", "a tunnel carries bytes both ways", (*tour).takeWebSocket},
+		{"health", "the gateway says how it and its services are", (*tour).takeHealth},
+		{"metrics", "the gateway has counted what the tour has sent", (*tour).takeMetrics},
+		{"drain", "streams are ended, requests under way are not, and nothing new is let in", (*tour).takeDrain},
+	}
+}
+
+func (t *tour) takeRoute(ctx context.Context) error {
+	page, err := t.get(ctx, "/")
+	if err != nil {
+		return err
+	}
+	r, err := t.get(ctx, "/api/products/a%2Fb?size=1")
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(contains("the app's page", string(page.body), ownPage), r.want(http.StatusOK)); err != nil {
+		return err
+	}
+	s, err := r.seen()
+	if err != nil {
+		return err
+	}
+	t.say("%s saw %s, below %s", s.Service, s.Target, s.Prefix)
+	return errors.Join(
+		is("the service", s.Service, "products"),
+		is("its target", s.Target, "/a%2Fb?size=1"),
+		is("its prefix", s.Prefix, "/api/products"),
+	)
+}
+
+func (t *tour) takeToken(ctx context.Context) error {
+	direct, err := t.get(ctx, t.app.upstreams[0].url+"/42")
+	if err != nil {
+		return err
+	}
+	if err := direct.want(http.StatusUnauthorized); err != nil {
+		return err
+	}
+	t.bearer = "of-the-client"
+	r, err := t.get(ctx, "/api/users/42")
+	t.bearer = ""
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(r.want(http.StatusOK), t.saw(r, authorizationMine)); err != nil {
+		return err
+	}
+	for _, other := range []struct{ method, target string }{{http.MethodGet, "/api/products/42"}, {http.MethodPost, "/api/orders/42"}} {
+		r, err := t.send(ctx, other.method, other.target, http.NoBody)
+		if err != nil {
+			return err
+		}
+		if err := t.saw(r, authorizationNone); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// saw is about the Authorization that a service saw.
+func (t *tour) saw(r *reply, authorization string) error {
+	s, err := r.seen()
+	if err != nil {
+		return err
+	}
+	t.say("%s saw Authorization: %s", s.Service, s.Authorization)
+	return is("Authorization", s.Authorization, authorization)
+}
+
+func (t *tour) takeCache(ctx context.Context) error {
+	var calls [2]int64
+	for i, result := range []string{"; fwd=uri-miss; stored", "; hit; ttl="} {
+		r, err := t.get(ctx, "/api/products/7")
+		if err != nil {
+			return err
+		}
+		if err := contains("Cache-Status", r.header.Get("Cache-Status"), result); err != nil {
+			return err
+		}
+		s, err := r.seen()
+		if err != nil {
+			return err
+		}
+		calls[i] = s.Call
+	}
+	t.say("products was asked once for both")
+	return is("its call", calls[1], calls[0])
+}
+
+func (t *tour) takeRetry(ctx context.Context) error {
+	r, err := t.get(ctx, "/api/orders/1")
+	if err != nil {
+		return err
+	}
+	if err := r.want(http.StatusOK); err != nil {
+		return err
+	}
+	s, err := r.seen()
+	if err != nil {
+		return err
+	}
+	t.book.repeats += uint64(s.Call - 1)
+	t.say("orders was asked %d times and failed the first", s.Call)
+	return is("its call", s.Call, 2)
+}
+
+func (t *tour) takeUnknown(ctx context.Context) error {
+	return t.refused(ctx, "/api/nothing/1", http.StatusNotFound, gateway.ReasonUnknownService)
+}
+
+func (t *tour) takeTimeout(ctx context.Context) error {
+	return t.refused(ctx, "/api/orders/slow", http.StatusGatewayTimeout, gateway.ReasonTimeout)
+}
+
+func (t *tour) refused(ctx context.Context, target string, status int, reason gateway.Reason) error {
+	r, err := t.get(ctx, target)
+	if err != nil {
+		return err
+	}
+	t.say("the gateway says %q", r.reason())
+	return errors.Join(r.want(status), is("the reason", r.reason(), string(reason)))
+}
+
+func (t *tour) takeWebSocket(ctx context.Context) error {
+	ws, err := t.openEcho(ctx)
+	if err != nil {
+		return err
+	}
+	defer ws.conn.Close()
+	t.say("echo: %q", greeting)
+	for _, exchange := range []struct {
+		name          string
+		asks, answers byte
+	}{{"ping", opPing, opPong}, {"close", opClose, opClose}} {
+		f, err := ws.ask(exchange.asks, "\x03\xe8") // 1000, an orderly end; to a ping it is any data
+		if err != nil {
+			return fmt.Errorf("%s: %w", exchange.name, err)
+		}
+		if err := is(exchange.name+"'s answer", f.opcode(), exchange.answers); err != nil {
+			return err
+		}
+		t.say("%s: answered", exchange.name)
+	}
+	return ws.ended()
+}
+
+const greeting = "hello through the gateway"
+
+// openEcho opens a WebSocket and sees that it works.
+func (t *tour) openEcho(ctx context.Context) (*webSocket, error) {
+	ws, err := dialWebSocket(ctx, t.app.listener.Addr().String(), "/api/orders/echo")
+	if err != nil {
+		return nil, err
+	}
+	f, err := ws.ask(opText, greeting)
+	if err == nil {
+		err = is("the echo", string(f.payload), greeting)
+	}
+	if err != nil {
+		return nil, errors.Join(err, ws.conn.Close())
+	}
+	return ws, nil
+}
+
+func (t *tour) takeHealth(ctx context.Context) error {
+	type report struct {
+		Status string `json:"status"`
+		Checks map[string]struct {
+			Status string `json:"status"`
+		} `json:"checks"`
+	}
+	for _, path := range []string{"/health/livez", "/health/readyz", "/health"} {
+		r, err := t.get(ctx, path)
+		if err != nil {
+			return err
+		}
+		if err := r.want(http.StatusOK); err != nil {
+			return err
+		}
+		var got report
+		if err := json.Unmarshal(r.body, &got); err != nil {
+			return err
+		}
+		if err := is(path, got.Status, "pass"); err != nil {
+			return err
+		}
+		if path != "/health" {
+			continue
+		}
+		for _, u := range t.app.upstreams {
+			t.say("%s: %s", u.name, got.Checks[u.name].Status)
+			if err := is(u.name, got.Checks[u.name].Status, "pass"); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (t *tour) takeMetrics(ctx context.Context) error {
+	r, err := t.get(ctx, "/metrics")
+	if err != nil {
+		return err
+	}
+	if err := r.want(http.StatusOK); err != nil {
+		return err
+	}
+	var got gateway.Stats
+	if err := json.Unmarshal(r.body, &got); err != nil {
+		return err
+	}
+	var wrong []error
+	for _, service := range []string{"users", "products"} {
+		l := got.Services[service].Latency
+		t.say("%s: %d requests, p50 %v, p99 %v", service, got.Services[service].Requests, round(l.P50), round(l.P99))
+		wrong = append(wrong, is(service+"' requests", got.Services[service].Requests, t.book.asked[service]))
+	}
+	t.say("%d hits, %d repeats, errors %v", got.CacheHits, got.Retries, got.Errors)
+	wrong = append(wrong,
+		is("the number of hits", got.CacheHits, t.book.hits),
+		is("the number of repeats", got.Retries, t.book.repeats),
+	)
+	for _, reason := range []gateway.Reason{gateway.ReasonUnknownService, gateway.ReasonTimeout} {
+		wrong = append(wrong, is("the number of "+string(reason), got.Errors[reason], t.book.refused[string(reason)]))
+	}
+	return errors.Join(wrong...)
+}
+
+func round(d time.Duration) time.Duration { return d.Round(time.Microsecond) }
