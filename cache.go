@@ -143,8 +143,6 @@ func (e *entry) at(age time.Duration) *clock {
 	return c
 }
 
-func (e *entry) ageAt(now time.Time) time.Duration { return e.age + now.Sub(e.received) }
-
 // find returns the variant that answers a request with that header.
 func (r *resource) find(h http.Header) *entry {
 	for _, e := range slices.Backward(r.variants) {
@@ -263,7 +261,7 @@ func (x *exchange) throughCache(c *Cache) *Error {
 		x.cache.forward = "vary-miss"
 		if e := res.find(r.Header); e != nil {
 			x.cache.forward = "stale"
-			age := e.ageAt(x.start)
+			age := rfc9111.CurrentAge(e.age, e.received, x.start)
 			if rfc9111.Reusable(control, age, e.lifetime) {
 				c.hits.Add(1)
 				return x.hit(e, age)
@@ -340,7 +338,7 @@ func (x *exchange) writeBody(body [][]byte, length int64) *Error {
 	w := x.body(length, false)
 	for _, chunk := range body {
 		if _, err := w.Write(chunk); err != nil {
-			return fault(ReasonClientClosed, err)
+			return x.writeFault(err)
 		}
 	}
 	w.settle()
@@ -405,7 +403,6 @@ const inlineBody = 256 << 10
 func (x *exchange) fill(fl *fill) *Error {
 	a := fl.fetch.answer
 	x.cache.stored = true
-	a.watchBody()
 	forward.StripHop(a.head)
 	if a.length < 0 || a.length > inlineBody {
 		return x.fillBehind(fl)
@@ -451,7 +448,7 @@ func (x *exchange) fillInline(fl *fill) *Error {
 		}
 		if gone == nil && m > 0 {
 			if _, err := (*bodyWriter)(x).Write(piece); err != nil {
-				gone = fault(ReasonClientClosed, err)
+				gone = x.writeFault(err)
 			}
 		}
 		if end {
@@ -545,7 +542,7 @@ func (x *exchange) follow(reader *flight.Reader, length int64, flush bool, a *at
 			return x.bodyFault(a, err)
 		}
 		if _, err := w.Write(chunk); err != nil {
-			return fault(ReasonClientClosed, err)
+			return x.writeFault(err)
 		}
 	}
 }

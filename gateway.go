@@ -23,6 +23,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -242,7 +243,7 @@ const (
 // judge refuses what must not reach an upstream, and reads what the rest needs.
 func (x *exchange) judge() *Error {
 	r, svc := x.r, x.svc
-	if len(r.URL.Path) > maxTargetBytes || len(x.rest)+len(r.URL.RawQuery) > maxTargetBytes {
+	if max(len(r.RequestURI), len(x.rest)+len(r.URL.RawQuery), len(r.URL.Path)) > maxTargetBytes {
 		return fault(ReasonTargetTooLong, nil)
 	}
 	if reason := judgeMethod(r.Method, svc); reason != "" {
@@ -448,7 +449,6 @@ var errDrained = errors.New("ended by drain")
 
 // relayBody streams the content.
 func (x *exchange) relayBody(a *attempt) *Error {
-	a.watchBody()
 	if forward.IsEventStream(a.head) {
 		defer x.life.Open(func() { a.cancel(errDrained) }).Close()
 	}
@@ -536,7 +536,7 @@ func (w *bodyWriter) settle() {
 // bodyFault says whose fault it is that a body did not come to its end.
 func (x *exchange) bodyFault(a *attempt, err error) *Error {
 	if isError[*forward.WriteError](err) {
-		return fault(ReasonClientClosed, err)
+		return x.writeFault(err)
 	}
 	cause := context.Cause(a.ctx)
 	switch {
@@ -550,6 +550,15 @@ func (x *exchange) bodyFault(a *attempt, err error) *Error {
 		return clientGone(x.r.Context())
 	}
 	return fault(ReasonTruncated, err)
+}
+
+// writeFault says why the client did not take a body: its own doing, unless the
+// whole exchange has run out of time.
+func (x *exchange) writeFault(err error) *Error {
+	if d := x.svc.policy.maxDuration; d > 0 && errors.Is(err, os.ErrDeadlineExceeded) && time.Since(x.start) >= d {
+		return fault(ReasonTimeout, errMaxDuration)
+	}
+	return fault(ReasonClientClosed, err)
 }
 
 // isError reports whether an error is, or wraps, an E.

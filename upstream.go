@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
 	"net/url"
+	"os"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -271,6 +273,7 @@ func (u *Upstream) pick(tried []*endpoint) *endpoint {
 // fetch is one answer got from a service, in one or more attempts. Exchanges
 // only link to it: a detached one goes on when its client leaves.
 type fetch struct {
+	link     work.Link
 	x        *exchange // who leads it; not to be touched once its handler may have returned
 	svc      *service
 	ctx      context.Context // what attempts derive from
@@ -332,7 +335,7 @@ func (x *exchange) newFetch(detached bool) *fetch {
 
 // run makes attempts until one is the answer, or none will be.
 func (f *fetch) run() *Error {
-	if !f.svc.up.life.Begin(f) {
+	if !f.svc.up.life.Begin(&f.link, f) {
 		return fault(ReasonShuttingDown, work.ErrShutdown)
 	}
 	answered := false
@@ -569,11 +572,14 @@ func (f *fetch) Cut(cause error) {
 	if a != nil {
 		a.cancel(cause)
 	}
+	if f.body != nil {
+		f.body.Abort()
+	}
 }
 
 // leave ends the fetch: nothing of it is under way any more.
 func (f *fetch) leave() {
-	f.svc.up.life.End(f)
+	f.svc.up.life.End(&f.link)
 	if f.body != nil {
 		f.x.received = f.body.Read()
 		f.body.Close()
@@ -725,9 +731,11 @@ type attempt struct {
 	url    url.URL               // of the request
 	trace  httptrace.ClientTrace // through net/http's transport
 	began  atomic.Bool           // the request's header is written, or about to be
+	heard  atomic.Bool           // the upstream has begun to answer
 	unsent bool                  // the upstream cannot have seen any of it
 	timer  *time.Timer
-	due    atomic.Int64 // when the timer cancels, in nanoseconds since start
+	fires  time.Duration // when the timer fires first, since start
+	due    atomic.Int64  // when the timer cancels, in nanoseconds since start
 	why    atomic.Pointer[timeoutError]
 	ended  bool
 
@@ -775,11 +783,15 @@ func (a *attempt) arm() {
 func (a *attempt) dueIn(due time.Duration, why *timeoutError) {
 	a.why.Store(why)
 	a.due.Store(int64(due))
-	if a.timer == nil {
+	switch {
+	case due == math.MaxInt64: // none; a timer that is set will see it
+	case a.timer == nil:
+		a.fires = due
 		a.timer = time.AfterFunc(due-time.Since(a.start), a.expire)
-		return
+	case due < a.fires:
+		a.fires = due
+		a.timer.Reset(due - time.Since(a.start))
 	}
-	a.timer.Reset(due - time.Since(a.start))
 }
 
 func (a *attempt) expire() {
@@ -787,39 +799,35 @@ func (a *attempt) expire() {
 		a.timer.Reset(left)
 		return
 	}
-	a.cancel(a.why.Load())
-}
-
-// watchBody turns the timer from the head's to the body's: from now on it
-// runs out when the body stands still.
-func (a *attempt) watchBody() {
-	idle, f := a.fetch.svc.policy.bodyIdleTimeout, a.fetch
-	if idle <= 0 && f.end.IsZero() {
-		if a.timer != nil {
-			a.timer.Stop()
-		}
+	why, f := a.why.Load(), a.fetch
+	a.cancel(why)
+	if a.upload == nil {
 		return
 	}
-	a.dueIn(a.bodyDue(idle))
-}
-
-func (a *attempt) bodyDue(idle time.Duration) (time.Duration, *timeoutError) {
-	due := time.Since(a.start) + idle
-	if end := a.fetch.end; !end.IsZero() && (idle <= 0 || end.Sub(a.start) < due) {
-		return end.Sub(a.start), errMaxDuration
+	// net/http's transport now waits for a read of the client's body that is
+	// under way, and a client that is slow is no reason for another attempt.
+	_ = a.upload.Close()
+	if why != errAttemptTimeout || f.body.Busy() {
+		f.body.Abort()
 	}
-	return due, errBodyIdle
 }
 
-// Read reads the content and pushes the idle time on.
+// Read reads the content, within the body idle time.
 func (a *attempt) Read(p []byte) (int, error) {
-	n, err := a.content.Read(p)
-	if idle := a.fetch.svc.policy.bodyIdleTimeout; err == nil && idle > 0 {
-		due, why := a.bodyDue(idle)
-		a.why.Store(why)
-		a.due.Store(int64(due))
+	a.dueIn(a.bodyDue())
+	return a.content.Read(p)
+}
+
+// bodyDue returns when a read that begins now must have ended.
+func (a *attempt) bodyDue() (time.Duration, *timeoutError) {
+	due, why := time.Duration(math.MaxInt64), errBodyIdle
+	if idle := a.fetch.svc.policy.bodyIdleTimeout; idle > 0 {
+		due = time.Since(a.start) + idle
 	}
-	return n, err
+	if end := a.fetch.end; !end.IsZero() && end.Sub(a.start) < due {
+		due, why = end.Sub(a.start), errMaxDuration
+	}
+	return due, why
 }
 
 // settle ends the time of 1xx responses.
@@ -893,7 +901,7 @@ func (a *attempt) classify(err error) *Error {
 	if f.body != nil {
 		if bodyErr := f.body.Err(); errors.Is(bodyErr, retry.ErrTooLarge) {
 			return fault(ReasonBodyTooLarge, bodyErr)
-		} else if bodyErr != nil && f.client.Err() == nil {
+		} else if bodyErr != nil && (f.client.Err() == nil || errors.Is(bodyErr, os.ErrDeadlineExceeded)) { // at which net/http's server ends the context, too
 			return fault(ReasonClientBody, bodyErr)
 		}
 	}
@@ -916,8 +924,16 @@ func (a *attempt) classify(err error) *Error {
 		return fault(ReasonTimeout, err)
 	case dialFailed(err):
 		return fault(ReasonConnect, err)
+	case a.heard.Load() && !brokeOff(err): // net/http's transport names no type for it
+		return fault(ReasonBadResponse, err)
 	}
 	return fault(ReasonUpstreamFailed, err)
+}
+
+// brokeOff reports whether a connection's end or failure is behind err, rather
+// than what came over it.
+func brokeOff(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || isError[net.Error](err)
 }
 
 // connectError is a failure before anything can have been sent.
@@ -982,6 +998,7 @@ func (e *endpoint) roundTrip(a *attempt) error {
 	out := &a.fetch.out
 	a.url = out.url(e)
 	a.trace.Got1xxResponse = a.got1xx
+	a.trace.GotFirstResponseByte = func() { a.heard.Store(true) }
 	own := a.fetch.svc.policy.transport == nil
 	traced := own && !retry.Repeatable(out.method)
 	if traced {
@@ -1006,7 +1023,7 @@ func (e *endpoint) roundTrip(a *attempt) error {
 	if a.content == nil {
 		a.content = http.NoBody
 	}
-	a.framed = resp.ContentLength >= 0 || resp.ProtoMajor >= 2 || slices.Contains(resp.TransferEncoding, "chunked")
+	a.framed = resp.ContentLength >= 0 || resp.ProtoMajor >= 2 && !resp.Close || slices.Contains(resp.TransferEncoding, "chunked")
 	if a.status == http.StatusSwitchingProtocols {
 		a.tunnel, _ = resp.Body.(io.ReadWriteCloser)
 	}

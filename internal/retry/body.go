@@ -31,7 +31,7 @@ type Body struct {
 	// extend a rolling read deadline. Nil does nothing. It must not call the Body. Set it before the first Attempt.
 	Before func()
 
-	// Unblock is called by Close, at most once and only if a read of the source is in flight, to make that read
+	// Unblock is called by Close or Abort, at most once and only if a read of the source is in flight, to make that read
 	// return; no Before follows it. Nil waits for the read. Set it before the first Attempt.
 	Unblock func()
 
@@ -143,13 +143,18 @@ func (b *Body) Busy() bool {
 // Close closes the open view and frees what was kept. It returns once no read of the source is in flight, and none
 // starts later: the source is its owner's again. See Unblock for a source that may block.
 func (b *Body) Close() {
-	if b.shut() && b.Unblock != nil {
-		b.Unblock()
-	}
+	b.Abort()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for b.busy {
 		b.landed.Wait()
+	}
+}
+
+// Abort is a Close that does not wait: for whoever has to end a reader that is not its own.
+func (b *Body) Abort() {
+	if b.shut() && b.Unblock != nil {
+		b.Unblock()
 	}
 }
 

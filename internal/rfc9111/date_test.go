@@ -139,3 +139,21 @@ func FuzzParseAge(f *testing.F) {
 		require.True(t, ok || age == 0)
 	})
 }
+
+// The fast path reads nothing that the slow one does not, and nothing otherwise.
+func FuzzParseFixdate(f *testing.F) {
+	for _, s := range []string{
+		"Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 30 Feb 1994 08:49:37 GMT", "Sun, 00 Nov 1994 08:49:37 GMT", "unM, 06 Nov 1994 08:49:37 GMT",
+		"Sun, 06 anF 1994 08:49:37 GMT", "Sun, 06 Nov 1994 24:49:37 GMT", "Sun, 06 Nov 1994 08:49:60 GMT", "Sun, 29 Feb 2000 00:00:00 GMT", "Sun, 06 Nov -994 08:49:37 GMT",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		got, ok := parseFixdate(s)
+		want, err := time.Parse(imfFixdate+" GMT", s)
+		if ok {
+			require.NoError(t, err)
+			require.True(t, want.Equal(got), "%v is not %v", got, want)
+		}
+	})
+}

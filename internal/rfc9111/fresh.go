@@ -5,8 +5,7 @@ import "time"
 // Fresh returns how long the response is fresh (RFC 9111 §4.2.1) and how old it was when it arrived (§4.2.3). Neither is negative or above
 // MaxDelta. A response without explicit freshness has lifetime 0.
 func Fresh(x *Exchange) (lifetime, initialAge time.Duration) {
-	c := ParseResponse(x.Response)
-	return fresh(x, &c)
+	return fresh(x, x.directives())
 }
 
 func fresh(x *Exchange, c *ResponseControl) (lifetime, initialAge time.Duration) {

@@ -19,6 +19,17 @@ type Exchange struct {
 	Framed       bool      // the length of the body is proven by its framing, not by the end of the connection
 	RequestTime  time.Time // when the request was sent
 	ResponseTime time.Time // when the response's header arrived
+
+	control ResponseControl // Response's, once parsed
+	parsed  bool
+}
+
+// directives returns what ParseResponse makes of the response, once.
+func (x *Exchange) directives() *ResponseControl {
+	if !x.parsed {
+		x.control, x.parsed = ParseResponse(x.Response), true
+	}
+	return &x.control
 }
 
 // Config is what the operator permits beyond the defaults. The zero value permits nothing.
@@ -54,23 +65,23 @@ const (
 
 // Storable returns "" when the response may be stored and later be served to any client (RFC 9111 §3), else why not.
 func Storable(x *Exchange, c Config) Verdict {
-	cc := ParseResponse(x.Response)
+	cc := x.directives()
 	if v := understood(x); v != VerdictStore {
 		return v
 	}
-	if v := permitted(x, &cc); v != VerdictStore {
+	if v := permitted(x, cc); v != VerdictStore {
 		return v
 	}
-	if v := impersonal(x, &cc, c); v != VerdictStore {
+	if v := impersonal(x, cc, c); v != VerdictStore {
 		return v
 	}
 	if !selectable(x, c) {
 		return VerdictVary
 	}
-	if !explicit(x, &cc) {
+	if !explicit(x, cc) {
 		return VerdictNoFreshness
 	}
-	if lifetime, age := fresh(x, &cc); lifetime <= age {
+	if lifetime, age := fresh(x, cc); lifetime <= age {
 		return VerdictStale
 	}
 	return VerdictStore

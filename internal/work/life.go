@@ -27,13 +27,20 @@ type Life struct {
 
 	mu      sync.Mutex
 	cut     bool // nothing begins any more
-	fetches map[Cutter]struct{}
+	fetches Link // ring of those under way
 	streams map[*Stream]struct{}
 	last    []func()
 }
 
 // A Cutter can be ended early, from another goroutine, and more than once.
 type Cutter interface{ Cut(cause error) }
+
+// A Link is a Cutter's place among those under way: a part of it, so that
+// joining costs no memory. Its zero value is ready.
+type Link struct {
+	prev, next *Link // nil: not under way
+	cutter     Cutter
+}
 
 // A Stream is a response that lasts until somebody ends it.
 type Stream struct {
@@ -44,11 +51,9 @@ type Stream struct {
 // NewLife returns a life whose tasks report their panics to onPanic, as
 // NewTasks says.
 func NewLife(onPanic func(name string, v any, stack []byte)) *Life {
-	return &Life{
-		tasks:   NewTasks(onPanic),
-		fetches: make(map[Cutter]struct{}),
-		streams: make(map[*Stream]struct{}),
-	}
+	l := &Life{tasks: NewTasks(onPanic), streams: make(map[*Stream]struct{})}
+	l.fetches.prev, l.fetches.next = &l.fetches, &l.fetches
+	return l
 }
 
 // Enter reports whether a request may come in. If so, it calls Leave once.
@@ -87,23 +92,29 @@ func (s *Stream) Close() {
 	s.life.mu.Unlock()
 }
 
-// Begin registers what a cut is to end, and reports false if that has come
-// already.
-func (l *Life) Begin(c Cutter) bool {
+// Begin registers what a cut is to end, at its own link, and reports false if
+// that has come already.
+func (l *Life) Begin(at *Link, c Cutter) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.cut {
 		return false
 	}
-	l.fetches[c] = struct{}{}
+	at.cutter = c
+	at.prev, at.next = l.fetches.prev, &l.fetches
+	at.prev.next, at.next.prev = at, at
 	return true
 }
 
-// End forgets what Begin registered.
-func (l *Life) End(c Cutter) {
+// End forgets what Begin registered. It may be called again.
+func (l *Life) End(at *Link) {
 	l.mu.Lock()
-	delete(l.fetches, c)
-	l.mu.Unlock()
+	defer l.mu.Unlock()
+	if at.next == nil {
+		return
+	}
+	at.prev.next, at.next.prev = at.next, at.prev
+	at.prev, at.next = nil, nil
 }
 
 // Drain tells the streams to end, also those still to come. Everything else
@@ -128,9 +139,9 @@ func (l *Life) Draining() bool { return l.draining.Load() }
 func (l *Life) cutAll() {
 	l.mu.Lock()
 	l.cut = true
-	open := make([]Cutter, 0, len(l.fetches))
-	for c := range l.fetches {
-		open = append(open, c)
+	var open []Cutter
+	for at := l.fetches.next; at != &l.fetches; at = at.next {
+		open = append(open, at.cutter)
 	}
 	l.mu.Unlock()
 	for _, c := range open {
