@@ -174,7 +174,7 @@ func newCore(c *sharedConfig) (*core, error) {
 // panicked logs a panic of a hook or a task, with its stack.
 func (c *core) panicked(where string, v any, stack []byte) {
 	c.log.LogAttrs(context.Background(), slog.LevelError, "gateway: panic",
-		slog.String("where", where), slog.String("panic", fmt.Sprint(v)), slog.String("stack", string(stack)))
+		slog.String("where", where), slog.String("panic", forward.Printable(fmt.Sprint(v), 1024)), slog.String("stack", string(stack)))
 }
 
 // exchange is one inbound request and what becomes of it: filled on the way,
@@ -395,9 +395,10 @@ func (x *exchange) writeHead(a *attempt) {
 
 // closeAfterReply ends a connection on which more of the request may come than
 // anybody reads (RFC 9112 §9.6). HTTP/2 ends the stream by itself (RFC 9113
-// §8.1), and other requests are on its connection.
+// §8.1), and other requests are on its connection; its preface comes on one of
+// HTTP/1 (§3.4).
 func (x *exchange) closeAfterReply() {
-	if x.r.ProtoMajor == 1 {
+	if x.r.ProtoMajor == 1 || x.r.Method == "PRI" {
 		forward.CloseAfterReply(x.w)
 	}
 }
@@ -585,6 +586,9 @@ func (x *exchange) tunnel(a *attempt) *Error {
 	x.setRequestID(a.head)
 	if err := forward.WriteSwitch(conn, x.upgrade, a.head, x.svc.policy.bodyIdleTimeout); err != nil {
 		_ = conn.Close()
+		if x.life.Draining() {
+			return fault(ReasonShuttingDown, errDrained) // as it was about to open
+		}
 		return fault(ReasonClientClosed, err)
 	}
 	_, x.sent, err = forward.Tunnel(forward.TunnelConfig{
@@ -640,6 +644,9 @@ func (x *exchange) end(entered bool) {
 	}
 	if x.err != nil && (x.status == 0 || x.err.Status == statusClientClosed) {
 		x.status = x.err.Status // whatever was sent, nobody has it
+	}
+	if x.upload != nil && !x.upload.Done() { // net/http's server would wait for the rest before it closes
+		_ = http.NewResponseController(x.w).SetReadDeadline(time.Unix(1, 0))
 	}
 	x.record(v != nil)
 	if entered {

@@ -543,6 +543,9 @@ func (f *fetch) try() (*attempt, *Error) {
 	if err == nil {
 		err = a.judge()
 	}
+	if err == nil {
+		err = a.await()
+	}
 	if err != nil {
 		fe := a.classify(err)
 		a.end(fe)
@@ -598,7 +601,7 @@ func (f *fetch) again(a *attempt, err *Error, wait time.Duration) (time.Duration
 	repeatable := retry.Repeatable(f.out.method) && f.x.upgrade == ""
 	if err != nil {
 		switch err.Reason {
-		case ReasonConnect, ReasonUpstreamFailed, ReasonTimeout:
+		case ReasonConnect, ReasonUpstreamFailed, ReasonTruncated, ReasonTimeout:
 		default:
 			return 0, false
 		}
@@ -609,7 +612,7 @@ func (f *fetch) again(a *attempt, err *Error, wait time.Duration) (time.Duration
 		}
 		wait = max(wait, after)
 	}
-	if !repeatable || f.body != nil && !f.body.Repeatable() {
+	if !repeatable || f.body != nil && (!f.body.Repeatable() || f.body.Err() != nil) {
 		return 0, false
 	}
 	if !f.deadline.IsZero() && time.Until(f.deadline) <= wait {
@@ -686,7 +689,8 @@ func (f *fetch) modify(a *attempt) *Error {
 	if !forward.ValidStatus(resp.StatusCode) || resp.StatusCode < 200 || resp.Header == nil || resp.Body == nil {
 		return fault(ReasonHook, fmt.Errorf("WithModifyResponse: no usable response is left (status %d)", resp.StatusCode))
 	}
-	if resp.ContentLength != a.length || resp.Body != a.content {
+	replaced := resp.Body != a.content
+	if resp.ContentLength != a.length || replaced {
 		a.length = resp.ContentLength
 		if a.length >= 0 {
 			resp.Header.Set("Content-Length", fmt.Sprint(a.length))
@@ -726,6 +730,7 @@ type attempt struct {
 	framed  bool  // the end of the content is proven by its framing
 	content io.ReadCloser
 	trailer *http.Header // filled at the content's end; what is announced has keys before
+	lead    lead         // content, once its first piece is here
 	tunnel  io.ReadWriteCloser
 
 	url    url.URL               // of the request
@@ -809,6 +814,67 @@ func (a *attempt) expire() {
 	_ = a.upload.Close()
 	if why != errAttemptTimeout || f.body.Busy() {
 		f.body.Abort()
+	}
+}
+
+// errNoContent is a content that broke off before its first byte.
+var errNoContent = errors.New("the response broke off before its content")
+
+// await waits for the first piece of a content that has a length: as long as
+// the client has received nothing, another attempt may still answer.
+func (a *attempt) await() error {
+	if a.length <= 0 || a.fetch.x.bodyless(a.status) || forward.IsEventStream(a.head) {
+		return nil
+	}
+	a.lead.ReadCloser, a.lead.buf = a.content, forward.GetBuffer()
+	a.content = &a.lead
+	for range 100 {
+		a.dueIn(a.bodyDue())
+		n, err := a.lead.ReadCloser.Read(a.lead.buf[:leadBytes])
+		a.lead.piece, a.lead.err = a.lead.buf[:n], err
+		if n > 0 {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %w", errNoContent, err)
+		}
+	}
+	return fmt.Errorf("%w: %w", errNoContent, io.ErrNoProgress)
+}
+
+// leadBytes is what net/http's transport has read at the most by the time the
+// header is there.
+const leadBytes = 4 << 10
+
+// lead is a content whose first piece was read ahead.
+type lead struct {
+	io.ReadCloser
+	buf   *[64 << 10]byte // nil: given back
+	piece []byte          // of it
+	err   error           // what came with the piece
+}
+
+func (l *lead) Read(p []byte) (n int, err error) {
+	if l.buf == nil {
+		return l.ReadCloser.Read(p)
+	}
+	n = copy(p, l.piece)
+	if l.piece = l.piece[n:]; len(l.piece) == 0 {
+		l.free()
+		return n, l.err
+	}
+	return n, nil
+}
+
+func (l *lead) Close() error {
+	l.free()
+	return l.ReadCloser.Close()
+}
+
+func (l *lead) free() {
+	if l.buf != nil {
+		forward.PutBuffer(l.buf)
+		l.buf, l.piece = nil, nil
 	}
 }
 
@@ -924,6 +990,8 @@ func (a *attempt) classify(err error) *Error {
 		return fault(ReasonTimeout, err)
 	case dialFailed(err):
 		return fault(ReasonConnect, err)
+	case errors.Is(err, errNoContent):
+		return fault(ReasonTruncated, err)
 	case a.heard.Load() && !brokeOff(err): // net/http's transport names no type for it
 		return fault(ReasonBadResponse, err)
 	}
@@ -993,6 +1061,18 @@ func (a *attempt) end(err *Error) {
 	a.span.End(errorType, time.Since(a.start))
 }
 
+// lowerKeys hides from net/http's transport the fields for which it would send
+// a request again by itself. On the wire their case means nothing (RFC 9110
+// §5.1).
+func lowerKeys(h http.Header) {
+	for _, name := range [...]string{"Idempotency-Key", "X-Idempotency-Key"} {
+		if values, ok := h[name]; ok {
+			delete(h, name)
+			h[strings.ToLower(name)] = values
+		}
+	}
+}
+
 // roundTrip sends through net/http's transport or one of the app's.
 func (e *endpoint) roundTrip(a *attempt) error {
 	out := &a.fetch.out
@@ -1003,6 +1083,7 @@ func (e *endpoint) roundTrip(a *attempt) error {
 	traced := own && !retry.Repeatable(out.method)
 	if traced {
 		a.trace.WroteHeaders = func() { a.began.Store(true) }
+		lowerKeys(a.header)
 	}
 	req := (&http.Request{}).WithContext(httptrace.WithClientTrace(a.ctx, &a.trace))
 	req.Method, req.URL, req.Host, req.Header = out.method, &a.url, out.host, a.header

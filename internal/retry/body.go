@@ -125,12 +125,12 @@ func (b *Body) Read() int64 {
 	return b.read
 }
 
-// Done reports whether nothing more is to be read from the source: it has ended, well or not, or brought all of its
-// declared length.
+// Done reports whether all of the body was read from the source: it came to its regular end, or brought all of its
+// declared length. Where it has not, nobody knows where the next message begins.
 func (b *Body) Done() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.end != nil || b.length >= 0 && b.read == b.length
+	return regular(b.end) || b.length >= 0 && b.read == b.length
 }
 
 // Busy reports whether a read of the source is in flight.

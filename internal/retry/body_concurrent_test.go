@@ -210,6 +210,27 @@ func TestCloseUnblocksTheSource(t *testing.T) {
 	})
 }
 
+func TestAbortDoesNotWait(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		src := newBlockedSource()
+		b := NewBody(src, -1, 64, -1)
+		unblocked := 0
+		b.Unblock = func() { unblocked++ }
+		blocked := readAsync(attempt(t, b), 16)
+		synctest.Wait()
+
+		b.Abort()
+		require.True(t, b.Busy(), "the read is still in flight")
+		require.False(t, b.Repeatable())
+		close(src.deadline)
+		require.Equal(t, result{"", http.ErrBodyReadAfterClose}, <-blocked)
+		require.NoError(t, b.Err())
+		b.Close()
+		require.Equal(t, 1, unblocked)
+	})
+}
+
 func TestCloseOfAnIdleBodyDoesNotUnblock(t *testing.T) {
 	t.Parallel()
 	b := NewBody(strings.NewReader("hello"), 5, 64, -1)
