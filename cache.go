@@ -54,7 +54,7 @@ func NewCache(opts ...CacheOption) (*Cache, error) {
 	if c.maxObjectBytes == 0 {
 		c.maxObjectBytes = min(c.maxBytes/8, defaultObjectBytes)
 	}
-	if c.maxObjectBytes > c.maxBytes {
+	if c.list.given["WithMaxObjectBytes"] && c.maxObjectBytes > c.maxBytes {
 		c.list.faultOf("WithMaxObjectBytes", strconv.FormatInt(c.maxObjectBytes, 10), "more than the whole cache")
 	}
 	if err := errors.Join(append(c.shared.list.faults, c.list.faults...)...); err != nil {
@@ -113,7 +113,9 @@ type entry struct {
 	received time.Time
 	age      time.Duration // on receipt (RFC 9111 §4.2.3)
 	lifetime time.Duration
+	lines    int  // of all fields
 	refers   bool // has Location or Content-Location
+	untyped  bool // has no Content-Type
 	clock    atomic.Pointer[clock]
 }
 
@@ -293,33 +295,42 @@ func fwdOf(why rfc9111.Bypass) string {
 // the upstream is told of where the request came in is a part of it: its
 // answer may repeat that.
 func (x *exchange) cacheKey(dst []byte) []byte {
-	r, target, scheme := x.r, x.rest, "http"
-	if r.TLS != nil {
-		scheme = "https"
-	}
+	r, target := x.r, x.rest
 	if r.URL.ForceQuery {
 		target += "?" // which a path cannot hold
 	}
-	if len(x.svc.policy.trusted) > 0 {
-		h := r.Header
-		dst = rfc9111.AppendKey(dst, h.Get("X-Forwarded-Host"), h.Get("X-Forwarded-Proto"), h.Get("X-Forwarded-Prefix"))
-	}
-	return rfc9111.AppendKey(dst, x.svc.scope, scheme, r.Host, x.prefix, target, x.query)
+	host, proto, prefix := x.svc.rules.Site(&forward.Inbound{
+		Header: r.Header, RemoteAddr: r.RemoteAddr, Host: r.Host, TLS: r.TLS != nil, Prefix: x.prefix,
+	})
+	return rfc9111.AppendKey(dst, x.svc.scope, proto, host, r.Host, prefix, target, x.query)
 }
 
-// hit answers from a stored response: no copy, no clone.
+// hit answers from a stored response. The bytes are the store's, the header is
+// not: what the app's middleware does to it changes nothing that is stored.
 func (x *exchange) hit(e *entry, age time.Duration) *Error {
 	clock := e.at(age)
 	x.cache.hit = clock
 	h := x.w.Header()
-	for i := range e.fields {
-		h[e.fields[i].name] = e.fields[i].values
+	begun := len(h) > 0
+	lines := make([]string, 0, e.lines+2)
+	put := func(name string, values []string) {
+		n := len(lines)
+		lines = append(lines, values...)
+		values = lines[n:len(lines):len(lines)]
+		if begun || name == "Cache-Status" { // which may be stored, too
+			forward.Put(h, name, values)
+		} else {
+			h[name] = values
+		}
 	}
-	h["Age"] = clock.header
-	if had := h["Cache-Status"]; len(had) > 0 {
-		h["Cache-Status"] = append(had[:len(had):len(had)], clock.status...)
-	} else {
-		h["Cache-Status"] = clock.status
+	for i := range e.fields {
+		put(e.fields[i].name, e.fields[i].values)
+	}
+	put("Age", clock.header)
+	begun = true // after what caches nearer to the origin said (RFC 9211 §2)
+	put("Cache-Status", clock.status)
+	if e.untyped && h["Content-Type"] == nil {
+		h["Content-Type"] = nil // or net/http's server would guess one
 	}
 	if e.refers {
 		x.relocate(h) // by where this request came in
@@ -417,72 +428,68 @@ func (x *exchange) fill(fl *fill) *Error {
 
 // fillInline reads a short body of known length, stores it, and sends each
 // piece as it comes. A client that leaves does not end it.
-func (x *exchange) fillInline(fl *fill) *Error {
-	a, store := fl.fetch.answer, fl.cache.store
+func (x *exchange) fillInline(fl *fill) (err *Error) {
+	a, reserved := fl.fetch.answer, fl.fetch.answer.length
+	defer func() {
+		fl.cache.store.Release(reserved)
+		fl.fetch.close(err)
+	}()
 	body := make([]byte, a.length)
+	var w *bodyWriter
 	var gone *Error
-	for n, empty := 0, 0; ; {
-		m, end, err := readPiece(a, body[n:])
-		if empty++; m > 0 || end {
-			empty = 0
-		} else if err == nil && empty == 100 {
-			err = io.ErrNoProgress
-		}
-		if err != nil {
-			store.Release(a.length)
-			fe := x.bodyFault(a, err)
-			fl.fetch.close(fe)
+	for n := 0; ; {
+		m, end, readErr := readPiece(a, body[n:])
+		if readErr != nil {
 			x.cache.stored = false
-			return fe
+			return x.bodyFault(a, readErr)
 		}
 		piece := body[n : n+m]
 		n += m
 		if end {
 			fl.fetch.close(nil)
-			store.Release(a.length)
+			fl.cache.store.Release(reserved)
+			reserved = 0
 			fl.commit(a.head, [][]byte{body})
 		}
-		if !x.wrote {
+		if w == nil {
 			x.writeHead(a)
-			x.body(a.length, false)
+			w = x.body(a.length, false)
 		}
 		if gone == nil && m > 0 {
-			if _, err := (*bodyWriter)(x).Write(piece); err != nil {
+			if _, err := w.Write(piece); err != nil {
 				gone = x.writeFault(err)
 			}
 		}
 		if end {
-			(*bodyWriter)(x).settle()
+			w.settle()
 			return gone
 		}
 	}
 }
 
-// readPiece reads into p, the rest of a body, what one read brings. At the end
-// it has seen that nothing follows, and the connection is free again.
+// readPiece reads into p, the rest of a body, what one read brings: at least a
+// byte, where there is one to come. At the end it has seen that nothing
+// follows, and the connection is free again.
 func readPiece(r io.Reader, p []byte) (n int, end bool, err error) {
-	if len(p) > 0 {
-		n, err = r.Read(p)
-	}
-	if n < len(p) {
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
-		return n, false, err
-	}
-	var probe [1]byte
 	for range 100 {
-		var surplus int
-		if err == nil {
-			surplus, err = r.Read(probe[:])
+		var m int
+		if n < len(p) {
+			m, err = r.Read(p)
+		} else {
+			var probe [1]byte
+			if m, err = r.Read(probe[:]); m > 0 {
+				return n, false, errSurplus
+			}
 		}
-		switch {
-		case surplus > 0:
-			return n, false, errSurplus
-		case err == io.EOF:
+		switch n += m; {
+		case errors.Is(err, io.EOF) && n == len(p):
 			return n, true, nil
+		case errors.Is(err, io.EOF):
+			return n, false, io.ErrUnexpectedEOF
 		case err != nil:
 			return n, false, err
+		case 0 < n && n < len(p):
+			return n, false, nil
 		}
 	}
 	return n, false, io.ErrNoProgress
@@ -500,30 +507,39 @@ func (x *exchange) fillBehind(fl *fill) *Error {
 	})
 	reader, _ := body.Reader()
 	defer reader.Close()
+	started, refused := false, fault(ReasonShuttingDown, work.ErrShutdown)
+	defer func() {
+		if !started { // the tasks are closed, or a panic
+			body.Fail(refused)
+			fl.fetch.close(refused)
+			c.fills.Leave()
+		}
+	}()
 	length, flush := a.length, forward.NeedsFlush(a.head, a.length)
 	head := maps.Clone(a.head) // what it holds is never written to
 	x.writeHead(a)
-	started := x.life.Go("cache fill", func() {
-		defer c.fills.Leave()
-		err := body.Fill(a)
-		var fe *Error
-		if err != nil {
-			fe = fault(ReasonTruncated, err)
-		}
-		fl.fetch.close(fe)
-		if chunks, ok := body.Body(); ok {
-			c.store.Release(lengthOf(chunks))
-			fl.commit(head, chunks)
-		}
-	})
+	started = x.life.Go("cache fill", func() { fl.behind(body, head) })
 	if !started {
-		err := fault(ReasonShuttingDown, work.ErrShutdown)
-		body.Fail(err)
-		fl.fetch.close(err)
-		c.fills.Leave()
-		return err
+		return refused
 	}
 	return x.follow(reader, length, flush, a)
+}
+
+// behind is the task that fills body, and commits it where it came whole.
+func (fl *fill) behind(body *flight.Flight, head http.Header) {
+	defer fl.cache.fills.Leave()
+	broken := fault(ReasonTruncated, nil)
+	defer func() { fl.fetch.close(broken) }() // also after a panic of the body's
+	if err := body.Fill(fl.fetch.answer); err != nil {
+		broken.Err = err
+		return
+	}
+	broken = nil
+	fl.fetch.close(nil)
+	if chunks, ok := body.Body(); ok {
+		fl.cache.store.Release(lengthOf(chunks))
+		fl.commit(head, chunks)
+	}
 }
 
 // follow sends a growing body to the client.
@@ -575,7 +591,9 @@ func (fl *fill) commit(head http.Header, body [][]byte) {
 	if head["Date"] == nil { // RFC 9110 §6.6.1
 		e.fields = append(e.fields, field{"Date", []string{e.received.UTC().Format(http.TimeFormat)}})
 	}
+	e.untyped = head["Content-Type"] == nil
 	for _, f := range e.fields {
+		e.lines += len(f.values)
 		e.size += int64(len(f.name)) + fieldOverhead
 		for _, v := range f.values {
 			e.size += int64(len(v)) + 16

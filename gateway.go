@@ -27,6 +27,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -206,6 +207,10 @@ type exchange struct {
 	attempts int
 	cache    cacheOutcome
 	err      *Error
+
+	link work.Link // among what Shutdown cuts, while a write may wait
+	mu   sync.Mutex
+	cut  bool
 }
 
 // serve is the way of one request.
@@ -268,6 +273,9 @@ func (x *exchange) judge() *Error {
 	}
 	if x.upgrade != "" && !forward.CanHijack(x.w) {
 		x.upgrade = "" // served as if it had not asked
+	}
+	if x.upgrade != "" && x.life.Draining() {
+		return fault(ReasonShuttingDown, errDrained)
 	}
 	if svc.rules.Looping(r.Header) {
 		return fault(ReasonLoop, nil)
@@ -376,9 +384,12 @@ func (x *exchange) writeHead(a *attempt) {
 	if a.status == http.StatusNoContent {
 		delete(a.head, "Content-Length") // RFC 9110 §8.6
 	}
-	x.relocate(a.head)
 	h := x.w.Header()
 	forward.Merge(h, a.head)
+	x.relocate(h)
+	if _, ok := h["Content-Type"]; !ok {
+		h["Content-Type"] = nil // or net/http's server would guess one
+	}
 	for name := range *a.trailer {
 		if !forward.ForbiddenTrailer(name) {
 			h.Add("Trailer", name)
@@ -419,8 +430,11 @@ func (x *exchange) relocate(h http.Header) {
 }
 
 // takesInterim reports whether the client may be sent 1xx responses (RFC 9110
-// §15.2).
-func (x *exchange) takesInterim() bool { return x.r.ProtoAtLeast(1, 1) && forward.CanInform(x.w) }
+// §15.2). Beside a request that expects 100 (Continue) net/http's server sends
+// one by itself, at any time.
+func (x *exchange) takesInterim() bool {
+	return x.r.ProtoAtLeast(1, 1) && x.r.Header["Expect"] == nil && forward.CanInform(x.w)
+}
 
 // relayInterim passes a 1xx response on, and takes its fields back out of the
 // header that is still to come.
@@ -480,6 +494,9 @@ type bodyWriter exchange
 func (x *exchange) body(length int64, flush bool) *bodyWriter {
 	w := (*bodyWriter)(x)
 	w.length, w.flush = length, flush
+	if w.blocks() && !w.life.Begin(&w.link, w) {
+		w.cut = true
+	}
 	if flush {
 		_ = w.flushNow()
 	}
@@ -489,7 +506,9 @@ func (x *exchange) body(length int64, flush bool) *bodyWriter {
 // Write writes a piece, within the body idle time. A piece that would stay in
 // the server's buffer although more is to come is flushed.
 func (w *bodyWriter) Write(p []byte) (int, error) {
-	w.extend()
+	if err := w.extend(); err != nil {
+		return 0, err
+	}
 	n, err := w.w.Write(p)
 	w.sent += int64(n)
 	if err == nil && (w.flush || len(p) < smallBody && w.sent < w.length) {
@@ -505,31 +524,52 @@ func (w *bodyWriter) flushNow() error {
 	return nil
 }
 
-// extends reports whether writes may block and have a deadline of ours.
-func (w *bodyWriter) extends() bool {
-	return w.svc.policy.bodyIdleTimeout > 0 && (w.length < 0 || w.length > smallBody)
-}
+// blocks reports whether a write may have to wait for the client.
+func (w *bodyWriter) blocks() bool { return w.length < 0 || w.length > smallBody }
 
 // extend moves the write deadline. Where the writer has none, the server's own
 // holds.
-func (w *bodyWriter) extend() {
-	if !w.extends() {
-		return
-	}
+func (w *bodyWriter) extend() error {
 	p := w.svc.policy
-	due := time.Now().Add(p.bodyIdleTimeout)
-	if end := w.start.Add(p.maxDuration); p.maxDuration > 0 && end.Before(due) {
+	if !w.blocks() {
+		return nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var due time.Time
+	if p.bodyIdleTimeout > 0 {
+		due = time.Now().Add(p.bodyIdleTimeout)
+	}
+	if end := w.start.Add(p.maxDuration); p.maxDuration > 0 && (due.IsZero() || end.Before(due)) {
 		due = end
 	}
-	_ = http.NewResponseController(w.w).SetWriteDeadline(due)
+	switch {
+	case w.cut:
+		return work.ErrShutdown
+	case !due.IsZero():
+		_ = http.NewResponseController(w.w).SetWriteDeadline(due)
+	}
+	return nil
+}
+
+// Cut ends a write that waits for the client, and all that would follow.
+func (w *bodyWriter) Cut(error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cut = true
+	_ = http.NewResponseController(w.w).SetWriteDeadline(time.Unix(1, 0))
 }
 
 // settle gives the connection back without our write deadline, which the
 // server would keep for its next request. What is still buffered goes out under
 // it.
 func (w *bodyWriter) settle() {
-	if w.extends() {
-		_ = w.flushNow()
+	if !w.blocks() {
+		return
+	}
+	_ = w.flushNow()
+	w.life.End(&w.link)
+	if p := w.svc.policy; p.bodyIdleTimeout > 0 || p.maxDuration > 0 {
 		_ = http.NewResponseController(w.w).SetWriteDeadline(time.Time{})
 	}
 }
@@ -559,7 +599,16 @@ func (x *exchange) writeFault(err error) *Error {
 	if d := x.svc.policy.maxDuration; d > 0 && errors.Is(err, os.ErrDeadlineExceeded) && time.Since(x.start) >= d {
 		return fault(ReasonTimeout, errMaxDuration)
 	}
+	if errors.Is(err, work.ErrShutdown) || x.wasCut() {
+		return fault(ReasonShuttingDown, work.ErrShutdown)
+	}
 	return fault(ReasonClientClosed, err)
+}
+
+func (x *exchange) wasCut() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.cut
 }
 
 // isError reports whether an error is, or wraps, an E.
@@ -570,8 +619,9 @@ func isError[E error](err error) bool {
 
 // tunnel joins the client's connection and the upstream's after a 101.
 func (x *exchange) tunnel(a *attempt) *Error {
-	if a.timer != nil {
-		a.timer.Stop()
+	a.alarm.Stop()
+	if x.life.Draining() {
+		return fault(ReasonShuttingDown, errDrained)
 	}
 	conn, buffered, err := http.NewResponseController(x.w).Hijack()
 	if err != nil {
@@ -648,6 +698,7 @@ func (x *exchange) end(entered bool) {
 	if x.upload != nil && !x.upload.Done() { // net/http's server would wait for the rest before it closes
 		_ = http.NewResponseController(x.w).SetReadDeadline(time.Unix(1, 0))
 	}
+	x.life.End(&x.link)
 	x.record(v != nil)
 	if entered {
 		x.life.Leave()

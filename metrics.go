@@ -262,7 +262,7 @@ func (u *Upstream) Stats() UpstreamStats {
 func (c *Cache) Stats() CacheStats {
 	s := c.store.Stats()
 	return CacheStats{
-		Entries: int64(s.Entries), Bytes: s.Bytes, MaxBytes: s.MaxBytes, Evictions: s.Evictions,
+		Entries: int64(s.Entries), Bytes: s.Bytes + s.Reserved, MaxBytes: s.MaxBytes, Evictions: s.Evictions,
 		Hits: c.hits.Load(), Misses: c.misses.Load(),
 	}
 }
@@ -367,12 +367,20 @@ func (g *Gateway) report(w http.ResponseWriter, r *http.Request, draining bool) 
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for name, svc := range snap.services {
-		wg.Go(func() {
+		wg.Add(1)
+		started := svc.up.life.Go("health probe", func() {
+			defer wg.Done()
 			c := svc.up.probe.run(svc)
 			mu.Lock()
 			defer mu.Unlock()
 			checks[name] = c
 		})
+		if !started {
+			wg.Done()
+			mu.Lock()
+			checks[name] = check{Status: "warn", Problem: "shut down"}
+			mu.Unlock()
+		}
 	}
 	wg.Wait()
 	out := struct {
@@ -434,13 +442,15 @@ func (s *service) ask() check {
 		Header: http.Header{"User-Agent": {"gateway-health/" + version}},
 	}).WithContext(ctx)
 	resp, err := e.rt.RoundTrip(req)
+	if err == nil && resp.Body != nil {
+		defer resp.Body.Close()
+	}
 	switch {
 	case ctx.Err() != nil:
 		return check{Status: "warn", Problem: "no answer in time"}
 	case err != nil:
 		return check{Status: "warn", Problem: "no answer"}
 	}
-	defer resp.Body.Close()
 	if resp.StatusCode < 200 { // 101: the body is the connection, which knows nothing of ctx
 		return check{Status: "warn", Code: resp.StatusCode, Problem: "bad answer"}
 	}

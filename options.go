@@ -2,7 +2,10 @@ package gateway
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -147,6 +150,20 @@ func (p policy) inherit() policy {
 	return p
 }
 
+// identity tells apart policies that would get other answers from the same
+// upstream. Functions cannot be compared: they are told apart by chance.
+func (p *policy) identity() string {
+	if p.tokenSource != nil || p.transport != nil || len(p.rewrite) > 0 || len(p.modify) > 0 {
+		return rand.Text()
+	}
+	h := sha256.New()
+	fmt.Fprint(h, p.preserveHost, p.cacheAuthorized, p.cacheCookies)
+	for _, name := range slices.Sorted(maps.Keys(p.header)) {
+		fmt.Fprintf(h, "%q%q", name, p.header[name])
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
 // injects reports whether requests carry credentials of ours.
 func (p *policy) injects() bool { return p.bearerStatic || p.tokenSource != nil }
 
@@ -246,9 +263,6 @@ func (c *serviceConfig) judge() {
 	}
 	if p.tokenSource != nil && p.header["Authorization"] != nil {
 		l.faultOf("WithTokenSource", "", "Authorization is already injected (WithHeader)")
-	}
-	if p.backoffMax < p.backoffInitial {
-		l.faultOf("WithRetryBackoff", p.backoffMax.String(), "the longest wait is shorter than the first")
 	}
 	if p.requestIDHeader != "" && p.header[p.requestIDHeader] != nil {
 		l.faultOf("WithHeader", p.requestIDHeader, "is the request id's header (WithRequestID)")
@@ -478,6 +492,9 @@ func WithRetryBackoff(initial, longest time.Duration) DefaultOption {
 				l.fault(d.String(), "not positive")
 			}
 		}
+		if 0 < longest && longest < initial {
+			l.fault(longest.String(), "the longest wait is shorter than the first")
+		}
 		p.backoffInitial, p.backoffMax = initial, longest
 	})
 }
@@ -613,12 +630,16 @@ func WithMethods(methods ...string) ServiceOption {
 // to the upstream, returned to the client and logged. Default "X-Request-Id".
 func WithRequestID(header string) DefaultOption {
 	return def("WithRequestID", func(p *policy, l *list) {
-		if forward.CheckField(header, "x") != nil {
+		key := http.CanonicalHeaderKey(header)
+		switch {
+		case forward.CheckField(header, "x") != nil:
 			l.fault(header, "not a header name")
-		} else if forward.Managed(header) {
+		case forward.Managed(header):
 			l.fault(header, "is set by the gateway or by the connection")
+		case key == "Authorization", key == "Cookie", key == "Set-Cookie":
+			l.fault(header, "carries credentials, and ids are logged")
 		}
-		p.requestIDHeader = http.CanonicalHeaderKey(header)
+		p.requestIDHeader = key
 	})
 }
 

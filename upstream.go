@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"math"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -131,7 +130,7 @@ func (c *serviceConfig) build(core *core, option string, d declared) *service {
 		up:      up,
 		base:    strings.TrimSuffix(target.EscapedPath(), "/"),
 		host:    target.Host,
-		scope:   d.name + " " + target.Scheme + "://" + target.Host + target.EscapedPath(),
+		scope:   d.name + " " + target.Scheme + "://" + target.Host + target.EscapedPath() + " " + p.identity(),
 		locator: forward.NewLocator(target),
 		methods: make(map[string]struct{}, len(p.methods)),
 		waits:   retry.NewTemplate(p.backoffInitial, p.backoffMax),
@@ -207,6 +206,8 @@ func newTransport(p *policy) *http.Transport {
 	if d.tls == nil {
 		d.tls = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
+	d.tls = d.tls.Clone()
+	d.tls.NextProtos = []string{"http/1.1"} // which is all that is spoken
 	return &http.Transport{
 		DialContext:            d.dial,
 		DialTLSContext:         d.dialTLS,
@@ -291,21 +292,21 @@ type fetch struct {
 
 	mu        sync.Mutex
 	cutBy     error
-	wake      chan struct{} // closed by a cut
-	committed bool          // a 1xx has reached the client: no other attempt may answer
+	wake      chan struct{}      // closed by a cut
+	stopHook  context.CancelFunc // ends the wait for the token source
+	committed bool               // a 1xx has reached the client: no other attempt may answer
 }
 
 // outbound is the request as every attempt sends it.
 type outbound struct {
-	method string
-	path   string // escaped, with the target's
-	query  string // without the question mark
-	force  bool   // a question mark though the query is empty
-	host   string
-	header http.Header
-	length int64 // of the body; negative: unknown
-	// Of the body: announced keys, with values once it has been read to its end.
-	trailer http.Header
+	method  string
+	path    string // escaped, with the target's
+	query   string // without the question mark
+	force   bool   // a question mark though the query is empty
+	host    string
+	header  http.Header
+	length  int64       // of the body; negative: unknown
+	trailer http.Header // of the body: what was announced, without values
 }
 
 // newFetch prepares a fetch for x. Its caller ends it, by close or by leaving
@@ -398,8 +399,10 @@ func (f *fetch) prepare() *Error {
 	if x.hasBody() {
 		f.out.length = r.ContentLength
 		f.out.trailer = svc.rules.Trailers(r.Trailer)
-		f.body = x.newBody(r, f.out.trailer)
-		x.upload = f.body
+		x.upload = x.newBody(r)
+		f.mu.Lock()
+		f.body = x.upload
+		f.mu.Unlock()
 	}
 	if p.tokenSource != nil {
 		token, err := x.token(f)
@@ -415,7 +418,7 @@ func (f *fetch) prepare() *Error {
 }
 
 // newBody makes r's body one that can be sent again while it is small.
-func (x *exchange) newBody(r *http.Request, trailer http.Header) *retry.Body {
+func (x *exchange) newBody(r *http.Request) *retry.Body {
 	p := x.svc.policy
 	keep := p.retryBodyBytes
 	if p.retries == 0 {
@@ -433,24 +436,28 @@ func (x *exchange) newBody(r *http.Request, trailer http.Header) *retry.Body {
 		b.Before = func() { _ = rc.SetReadDeadline(time.Now().Add(idle)) }
 	}
 	b.Unblock = func() { _ = rc.SetReadDeadline(time.Unix(1, 0)) }
-	b.AtEOF = func() {
-		if idle > 0 {
-			_ = rc.SetReadDeadline(time.Time{}) // or it would soon look as if the client left
-		}
-		for name := range trailer {
-			trailer[name] = r.Trailer[name]
-		}
+	if idle > 0 {
+		b.AtEOF = func() { _ = rc.SetReadDeadline(time.Time{}) } // or it would soon look as if the client left
 	}
 	return b
 }
 
-// token asks the token source, within the fetch's time.
+// token asks the token source, within the fetch's time, and no longer than the
+// client waits.
 func (x *exchange) token(f *fetch) (token string, err *Error) {
-	ctx := f.ctx
+	ctx, cancel := context.WithCancel(x.ctx)
+	defer cancel()
 	if !f.deadline.IsZero() {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, f.deadline)
-		defer cancel()
+		var stop context.CancelFunc
+		ctx, stop = context.WithDeadline(ctx, f.deadline)
+		defer stop()
+	}
+	f.mu.Lock()
+	f.stopHook = cancel
+	cut := f.cutBy
+	f.mu.Unlock()
+	if cut != nil {
+		return "", fault(ReasonShuttingDown, cut)
 	}
 	cause := x.hook("WithTokenSource", func() error {
 		var err error
@@ -459,7 +466,15 @@ func (x *exchange) token(f *fetch) (token string, err *Error) {
 		}
 		return checkToken(token)
 	})
-	if cause != nil {
+	f.mu.Lock()
+	f.stopHook, cut = nil, f.cutBy
+	f.mu.Unlock()
+	switch {
+	case cut != nil:
+		return "", fault(ReasonShuttingDown, cut)
+	case f.client.Err() != nil:
+		return "", clientGone(f.client)
+	case cause != nil:
 		return "", fault(ReasonToken, cause)
 	}
 	return token, nil
@@ -525,20 +540,16 @@ func (f *fetch) try() (*attempt, *Error) {
 		header = maps.Clone(header) // the former attempt may still be writing it
 	}
 	a.fetch, a.endpoint, a.start, a.header, a.length = f, e, time.Now(), header, -1
-	if f.body != nil {
-		a.upload, _ = f.body.Attempt()
-	}
 	ctx, cancel := context.WithCancelCause(f.ctx)
 	a.cancel = cancel
 	spans := f.svc.spans(f.x.whole)
 	a.ctx = spans.StartClient(ctx, &a.span, f.out.method, f.out.path, f.out.query, f.purse.Spent()-1)
 	spans.Inject(a.ctx, a.header)
-	a.arm()
-	if !f.begin(a) {
-		a.end(fault(ReasonShuttingDown, work.ErrShutdown))
-		return a, fault(ReasonShuttingDown, work.ErrShutdown)
+	err := f.begin(a)
+	if err == nil {
+		a.arm()
+		err = e.send(a)
 	}
-	err := e.send(a)
 	a.settle()
 	if err == nil {
 		err = a.judge()
@@ -554,26 +565,62 @@ func (f *fetch) try() (*attempt, *Error) {
 	return a, nil
 }
 
-// begin makes a the attempt that a cut ends.
-func (f *fetch) begin(a *attempt) bool {
+var errSpilled = errors.New("the request's content cannot be sent again")
+
+// begin makes a the attempt that a cut ends, and gives it the request's
+// content from its first byte.
+func (f *fetch) begin(a *attempt) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.answer = a
-	return f.cutBy == nil
+	if f.cutBy != nil {
+		return f.cutBy
+	}
+	if f.body != nil {
+		upload, ok := f.body.Attempt()
+		if !ok {
+			return errSpilled
+		}
+		a.upload = upload
+		if len(f.out.trailer) > 0 {
+			a.upload = &trailing{upload, maps.Clone(f.out.trailer), f.x.r}
+		}
+	}
+	return nil
+}
+
+// trailing is a request's content that fills the trailer section at its end,
+// for one attempt: another may still be reading its own.
+type trailing struct {
+	io.ReadCloser
+	trailer http.Header
+	r       *http.Request
+}
+
+func (t *trailing) Read(p []byte) (int, error) {
+	n, err := t.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) {
+		for name := range t.trailer {
+			t.trailer[name] = t.r.Trailer[name]
+		}
+	}
+	return n, err
 }
 
 // Cut ends the fetch from outside.
 func (f *fetch) Cut(cause error) {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.cutBy = cause
-	a := f.answer
 	if f.wake != nil {
 		close(f.wake)
 		f.wake = nil
 	}
-	f.mu.Unlock()
-	if a != nil {
-		a.cancel(cause)
+	if f.stopHook != nil {
+		f.stopHook()
+	}
+	if f.answer != nil {
+		f.answer.cancel(cause)
 	}
 	if f.body != nil {
 		f.body.Abort()
@@ -620,6 +667,12 @@ func (f *fetch) again(a *attempt, err *Error, wait time.Duration) (time.Duration
 	}
 	if !f.purse.Take() {
 		return 0, false
+	}
+	if a.upload != nil {
+		_ = a.upload.Close() // from here on it reads nothing that the next attempt would miss
+		if !f.body.Repeatable() {
+			return 0, false
+		}
 	}
 	f.svc.up.stats.retries.Add(1)
 	return wait, true
@@ -677,8 +730,13 @@ func (f *fetch) modify(a *attempt) *Error {
 		Header: a.head, Body: a.content, ContentLength: a.length, Trailer: *a.trailer,
 		Request: (&http.Request{Method: f.out.method, URL: &u, Header: f.out.header, Host: f.out.host}).WithContext(a.ctx),
 	}
+	original := a.content
+	a.dueIn(a.bodyDue()) // the head is here: hooks take the content's time
 	for _, hook := range f.svc.policy.modify {
 		err := f.x.hook("WithModifyResponse", func() error { return hook(resp) })
+		if resp.Body != nil && resp.Body != original {
+			a.content = resp.Body // ours to close from now on
+		}
 		switch {
 		case errors.Is(err, errHookPanic):
 			return fault(ReasonPanic, err)
@@ -689,7 +747,7 @@ func (f *fetch) modify(a *attempt) *Error {
 	if !forward.ValidStatus(resp.StatusCode) || resp.StatusCode < 200 || resp.Header == nil || resp.Body == nil {
 		return fault(ReasonHook, fmt.Errorf("WithModifyResponse: no usable response is left (status %d)", resp.StatusCode))
 	}
-	replaced := resp.Body != a.content
+	replaced := resp.Body != original
 	if resp.ContentLength != a.length || replaced {
 		a.length = resp.ContentLength
 		if a.length >= 0 {
@@ -730,7 +788,7 @@ type attempt struct {
 	framed  bool  // the end of the content is proven by its framing
 	content io.ReadCloser
 	trailer *http.Header // filled at the content's end; what is announced has keys before
-	lead    lead         // content, once its first piece is here
+	lead    forward.Lead // content, where its first piece was awaited
 	tunnel  io.ReadWriteCloser
 
 	url    url.URL               // of the request
@@ -738,10 +796,8 @@ type attempt struct {
 	began  atomic.Bool           // the request's header is written, or about to be
 	heard  atomic.Bool           // the upstream has begun to answer
 	unsent bool                  // the upstream cannot have seen any of it
-	timer  *time.Timer
-	fires  time.Duration // when the timer fires first, since start
-	due    atomic.Int64  // when the timer cancels, in nanoseconds since start
-	why    atomic.Pointer[timeoutError]
+	alarm  work.Alarm
+	why    atomic.Pointer[timeoutError] // what the alarm will be about
 	ended  bool
 
 	mu           sync.Mutex
@@ -765,48 +821,35 @@ var (
 	errMaxDuration    = &timeoutError{"the maximum duration"}
 )
 
-// arm starts the attempt's one timer. Later due times need no new one: it
-// looks when it fires.
+// arm sets the alarm for the head. It is one for the whole attempt.
 func (a *attempt) arm() {
 	f, limit := a.fetch, a.fetch.svc.policy.attemptTimeout
-	due, why := time.Duration(0), errHeaderTimeout
+	due, why := work.Never, errHeaderTimeout
 	if !f.deadline.IsZero() {
 		due = max(f.deadline.Sub(a.start), 1)
 		if f.deadline.Equal(f.end) {
 			why = errMaxDuration
 		}
 	}
-	if limit > 0 && (due == 0 || limit < due) {
+	if limit > 0 && limit < due {
 		due, why = limit, errAttemptTimeout
 	}
-	if due > 0 {
-		a.dueIn(due, why)
-	}
+	a.alarm.Start(a.start, a.expire)
+	a.dueIn(due, why)
 }
 
-// dueIn sets the time, since the attempt's start, at which it is cancelled.
 func (a *attempt) dueIn(due time.Duration, why *timeoutError) {
 	a.why.Store(why)
-	a.due.Store(int64(due))
-	switch {
-	case due == math.MaxInt64: // none; a timer that is set will see it
-	case a.timer == nil:
-		a.fires = due
-		a.timer = time.AfterFunc(due-time.Since(a.start), a.expire)
-	case due < a.fires:
-		a.fires = due
-		a.timer.Reset(due - time.Since(a.start))
-	}
+	a.alarm.Set(due)
 }
 
+// expire cancels the attempt: its time has run out.
 func (a *attempt) expire() {
-	if left := time.Duration(a.due.Load()) - time.Since(a.start); left > 0 {
-		a.timer.Reset(left)
-		return
-	}
 	why, f := a.why.Load(), a.fetch
 	a.cancel(why)
-	if a.upload == nil {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.upload == nil || a.settled {
 		return
 	}
 	// net/http's transport now waits for a read of the client's body that is
@@ -821,61 +864,19 @@ func (a *attempt) expire() {
 var errNoContent = errors.New("the response broke off before its content")
 
 // await waits for the first piece of a content that has a length: as long as
-// the client has received nothing, another attempt may still answer.
+// the client has received nothing, another attempt may answer. A content that
+// comes while the upload goes on may depend on it.
 func (a *attempt) await() error {
-	if a.length <= 0 || a.fetch.x.bodyless(a.status) || forward.IsEventStream(a.head) {
+	f := a.fetch
+	if a.length <= 0 || f.x.bodyless(a.status) || forward.IsEventStream(a.head) || f.body != nil && !f.body.Done() {
 		return nil
 	}
-	a.lead.ReadCloser, a.lead.buf = a.content, forward.GetBuffer()
-	a.content = &a.lead
-	for range 100 {
-		a.dueIn(a.bodyDue())
-		n, err := a.lead.ReadCloser.Read(a.lead.buf[:leadBytes])
-		a.lead.piece, a.lead.err = a.lead.buf[:n], err
-		if n > 0 {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("%w: %w", errNoContent, err)
-		}
+	a.lead.ReadCloser, a.content = a.content, &a.lead
+	a.dueIn(a.bodyDue())
+	if err := a.lead.Await(); err != nil {
+		return fmt.Errorf("%w: %w", errNoContent, err)
 	}
-	return fmt.Errorf("%w: %w", errNoContent, io.ErrNoProgress)
-}
-
-// leadBytes is what net/http's transport has read at the most by the time the
-// header is there.
-const leadBytes = 4 << 10
-
-// lead is a content whose first piece was read ahead.
-type lead struct {
-	io.ReadCloser
-	buf   *[64 << 10]byte // nil: given back
-	piece []byte          // of it
-	err   error           // what came with the piece
-}
-
-func (l *lead) Read(p []byte) (n int, err error) {
-	if l.buf == nil {
-		return l.ReadCloser.Read(p)
-	}
-	n = copy(p, l.piece)
-	if l.piece = l.piece[n:]; len(l.piece) == 0 {
-		l.free()
-		return n, l.err
-	}
-	return n, nil
-}
-
-func (l *lead) Close() error {
-	l.free()
-	return l.ReadCloser.Close()
-}
-
-func (l *lead) free() {
-	if l.buf != nil {
-		forward.PutBuffer(l.buf)
-		l.buf, l.piece = nil, nil
-	}
+	return nil
 }
 
 // Read reads the content, within the body idle time.
@@ -886,7 +887,7 @@ func (a *attempt) Read(p []byte) (int, error) {
 
 // bodyDue returns when a read that begins now must have ended.
 func (a *attempt) bodyDue() (time.Duration, *timeoutError) {
-	due, why := time.Duration(math.MaxInt64), errBodyIdle
+	due, why := work.Never, errBodyIdle
 	if idle := a.fetch.svc.policy.bodyIdleTimeout; idle > 0 {
 		due = time.Since(a.start) + idle
 	}
@@ -976,14 +977,16 @@ func (a *attempt) classify(err error) *Error {
 	overflow := a.overflow
 	a.mu.Unlock()
 	switch {
-	case errors.Is(cause, work.ErrShutdown):
-		return fault(ReasonShuttingDown, cause)
+	case errors.Is(cause, work.ErrShutdown), errors.Is(err, work.ErrShutdown):
+		return fault(ReasonShuttingDown, work.ErrShutdown)
 	case overflow:
 		return fault(ReasonInterimOverflow, errInterimOverflow)
 	case isError[*timeoutError](cause):
 		return fault(ReasonTimeout, cause)
 	case f.client.Err() != nil && !f.detached:
 		return clientGone(f.client)
+	case errors.Is(err, errSpilled):
+		return fault(ReasonUpstreamFailed, err)
 	case isError[badResponse](err), isError[textproto.ProtocolError](err):
 		return fault(ReasonBadResponse, err)
 	case timedOut(err):
@@ -1031,7 +1034,7 @@ const (
 // can be used again, a long or slow one is cut off.
 func (a *attempt) discard() {
 	if a.content != nil && a.length >= 0 && a.length <= drainBytes {
-		a.dueIn(time.Since(a.start)+drainTime, errBodyIdle)
+		defer time.AfterFunc(drainTime, func() { a.cancel(context.Canceled) }).Stop()
 		_, _ = io.Copy(io.Discard, a.content)
 	}
 	a.end(nil)
@@ -1044,9 +1047,7 @@ func (a *attempt) end(err *Error) {
 		return
 	}
 	a.ended = true
-	if a.timer != nil {
-		a.timer.Stop()
-	}
+	a.alarm.Stop()
 	if a.content != nil {
 		_ = a.content.Close()
 	}
@@ -1090,7 +1091,9 @@ func (e *endpoint) roundTrip(a *attempt) error {
 	req.Proto, req.ProtoMajor, req.ProtoMinor = "HTTP/1.1", 1, 1
 	if a.upload != nil {
 		req.Body, req.ContentLength = a.upload, out.length
-		req.Trailer = out.trailer
+		if t, ok := a.upload.(*trailing); ok {
+			req.Trailer = t.trailer
+		}
 	}
 	resp, err := e.rt.RoundTrip(req)
 	if err != nil {
@@ -1103,6 +1106,9 @@ func (e *endpoint) roundTrip(a *attempt) error {
 	}
 	if a.content == nil {
 		a.content = http.NoBody
+	}
+	if a.length == 0 && a.content != http.NoBody && a.head["Content-Length"] == nil {
+		a.length = -1 // a round tripper of the app's that does not say
 	}
 	a.framed = resp.ContentLength >= 0 || resp.ProtoMajor >= 2 && !resp.Close || slices.Contains(resp.TransferEncoding, "chunked")
 	if a.status == http.StatusSwitchingProtocols {

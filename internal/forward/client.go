@@ -13,12 +13,16 @@ import (
 // other field of dst gives way.
 func Merge(dst, src http.Header) {
 	for name, values := range src {
-		if had := dst[name]; len(had) > 0 && grows(name) {
-			dst[name] = append(had[:len(had):len(had)], values...)
-			continue
-		}
-		dst[name] = values
+		Put(dst, name, values)
 	}
+}
+
+// Put is Merge of one field.
+func Put(dst http.Header, name string, values []string) {
+	if had := dst[name]; len(had) > 0 && grows(name) {
+		values = append(had[:len(had):len(had)], values...)
+	}
+	dst[name] = values
 }
 
 func grows(name string) bool {

@@ -90,3 +90,58 @@ func GetBuffer() *[64 << 10]byte { return copyBuffers.Get().(*[64 << 10]byte) }
 
 // PutBuffer gives back a buffer that nobody uses any more.
 func PutBuffer(b *[64 << 10]byte) { copyBuffers.Put(b) }
+
+// LeadBytes bounds the piece that a Lead holds: as much as net/http's transport has read at the most when a response's header is there.
+const LeadBytes = 4 << 10
+
+// Lead is a body whose first piece may be awaited before anything is done with it. Its zero value with a ReadCloser reads like that.
+type Lead struct {
+	io.ReadCloser
+	buf   *[64 << 10]byte // nil: there is no piece
+	piece []byte          // of buf, what was not read yet
+	err   error           // what came with it
+}
+
+// Await reads the first piece. A body that ends before it fails with io.ErrUnexpectedEOF.
+func (l *Lead) Await() error {
+	l.buf = GetBuffer()
+	for range 100 {
+		n, err := l.ReadCloser.Read(l.buf[:LeadBytes])
+		l.piece, l.err = l.buf[:n], err
+		switch {
+		case n > 0:
+			return nil
+		case err == io.EOF:
+			return io.ErrUnexpectedEOF
+		case err != nil:
+			return err
+		}
+	}
+	return io.ErrNoProgress
+}
+
+// Read reads the awaited piece alone, and then the rest.
+func (l *Lead) Read(p []byte) (n int, err error) {
+	if l.buf == nil {
+		return l.ReadCloser.Read(p)
+	}
+	n = copy(p, l.piece)
+	if l.piece = l.piece[n:]; len(l.piece) > 0 {
+		return n, nil
+	}
+	l.free()
+	return n, l.err
+}
+
+// Close closes the body.
+func (l *Lead) Close() error {
+	l.free()
+	return l.ReadCloser.Close()
+}
+
+func (l *Lead) free() {
+	if l.buf != nil {
+		PutBuffer(l.buf)
+		l.buf, l.piece = nil, nil
+	}
+}

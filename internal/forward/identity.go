@@ -17,21 +17,7 @@ func (o *outbound) forwarded(r *RequestRules, in *Inbound, peer netip.Addr, trus
 		o.put("X-Forwarded-For", list)
 		o.put("X-Real-Ip", client)
 	}
-	host, proto, prefix := in.Host, "http", in.Prefix
-	if in.TLS {
-		proto = "https"
-	}
-	if trusted {
-		if theirs := single(in.Header["X-Forwarded-Host"]); ValidHost(theirs) {
-			host = theirs
-		}
-		if theirs := strings.ToLower(single(in.Header["X-Forwarded-Proto"])); theirs == "http" || theirs == "https" {
-			proto = theirs
-		}
-		if theirs := strings.TrimRight(single(in.Header["X-Forwarded-Prefix"]), "/"); validPrefix(theirs) {
-			prefix = theirs + prefix
-		}
-	}
+	host, proto, prefix := site(in, trusted)
 	if ValidHost(host) {
 		o.put("X-Forwarded-Host", host)
 	}
@@ -46,6 +32,35 @@ func (o *outbound) forwarded(r *RequestRules, in *Inbound, peer netip.Addr, trus
 		}
 		o.put("Via", via)
 	}
+}
+
+// Site returns where a request came in, as the upstream is told: by X-Forwarded-Host, -Proto and -Prefix. What it answers may repeat that.
+func (r *RequestRules) Site(in *Inbound) (host, proto, prefix string) {
+	if len(r.trusted) == 0 {
+		return site(in, false)
+	}
+	peer, known := parseAddr(in.RemoteAddr)
+	return site(in, known && r.trusts(peer))
+}
+
+func site(in *Inbound, trusted bool) (host, proto, prefix string) {
+	host, proto, prefix = in.Host, "http", in.Prefix
+	if in.TLS {
+		proto = "https"
+	}
+	if !trusted {
+		return host, proto, prefix
+	}
+	if theirs := single(in.Header["X-Forwarded-Host"]); ValidHost(theirs) {
+		host = theirs
+	}
+	if theirs := strings.ToLower(single(in.Header["X-Forwarded-Proto"])); theirs == "http" || theirs == "https" {
+		proto = theirs
+	}
+	if theirs := strings.TrimRight(single(in.Header["X-Forwarded-Prefix"]), "/"); validPrefix(theirs) {
+		prefix = theirs + prefix
+	}
+	return host, proto, prefix
 }
 
 // Looping reports whether a request has been here too often. Comments in Via are not told from members: an unclosed one would hide

@@ -140,7 +140,7 @@ func impersonal(x *Exchange, cc *ResponseControl, c Config) Verdict {
 }
 
 // selectable judges whether a later request can be told to select this response or not (RFC 9111 §4.1). It cannot where the upstream chose by
-// a value that it had not from the client: the client's next request will not show it.
+// a value that it had not from the client, or without one that the client had kept from it: other requests will not show it.
 func selectable(x *Exchange, c Config) bool {
 	names, ok := ParseVary(x.Response)
 	if !ok || c.MaxVary > 0 && len(names) > c.MaxVary {
@@ -150,12 +150,15 @@ func selectable(x *Exchange, c Config) bool {
 		if name == "Authorization" && c.Authorized {
 			continue // one identity, whoever asks
 		}
-		if sent := x.Sent[name]; hasValue(sent) && !slices.Equal(sent, x.Request[name]) {
+		if x.Sent != nil && !sameField(x.Sent[name], x.Request[name]) {
 			return false
 		}
 	}
 	return true
 }
+
+// sameField reports whether two occurrences of a field say the same. An empty one says as much as none.
+func sameField(a, b []string) bool { return slices.Equal(a, b) || !hasValue(a) && !hasValue(b) }
 
 // StripUnstorable removes from h what is not stored (RFC 9111 §3.1): Connection and what it nominates, the other fields of one connection
 // (RFC 9110 §7.6.1) and those of a proxy's authentication. Storable must be asked before.

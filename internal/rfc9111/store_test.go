@@ -114,8 +114,10 @@ var storableTable = []struct {
 	{name: "§4.1 Vary by what a hook set", do: []func(*Exchange){sends("X-Tenant", "t1"), answers("Vary", "X-Tenant")}, want: VerdictVary},
 	{name: "§4.1 Vary by what a hook changed", do: []func(*Exchange){asks("X-Tenant", "t2"), sends("X-Tenant", "t1"), answers("Vary", "X-Tenant")}, want: VerdictVary},
 	{name: "§4.1 Vary by what passed unchanged", do: []func(*Exchange){asks("X-Tenant", "t1"), sends("X-Tenant", "t1"), answers("Vary", "X-Tenant")}},
-	{name: "§4.1 Vary by what was dropped", do: []func(*Exchange){asks("X-Tenant", "t1"), sends("X-Other", "t1"), answers("Vary", "X-Tenant")}},
+	{name: "§4.1 Vary by what was dropped", do: []func(*Exchange){asks("X-Tenant", "t1"), sends("X-Other", "t1"), answers("Vary", "X-Tenant")}, want: VerdictVary},
 	{name: "§4.1 Vary by a default that was suppressed", do: []func(*Exchange){sends("User-Agent", ""), answers("Vary", "User-Agent")}},
+	{name: "§4.1 Vary by what the client's Connection took away", do: []func(*Exchange){asks("X-Lang", "de"), asks("Connection", "close, x-lang"), sends("X-Other", "v"), answers("Vary", "X-Lang")}, want: VerdictVary},
+	{name: "§4.1 Vary by other than what the client's Connection took away", do: []func(*Exchange){asks("X-Lang", "de"), asks("Connection", "X-Language"), sends("X-Lang", "de"), answers("Vary", "X-Lang")}},
 	{name: "§4.1 Vary by our credentials", do: []func(*Exchange){sends("Authorization", "Bearer x"), says("public, max-age=60"), answers("Vary", "Authorization")}, want: VerdictVary},
 	{name: "§4.1 Vary by the one identity of all", do: []func(*Exchange){sends("Authorization", "Bearer x"), answers("Vary", "Authorization")}, allow: Config{Authorized: true}},
 

@@ -32,7 +32,8 @@ type Life struct {
 	last    []func()
 }
 
-// A Cutter can be ended early, from another goroutine, and more than once.
+// A Cutter can be ended early, from another goroutine. Cut is called between
+// Begin and End, and holds both up: it neither waits nor calls the Life.
 type Cutter interface{ Cut(cause error) }
 
 // A Link is a Cutter's place among those under way: a part of it, so that
@@ -135,17 +136,13 @@ func (l *Life) Drain() {
 // Draining reports whether Drain or Shutdown was called.
 func (l *Life) Draining() bool { return l.draining.Load() }
 
-// cutAll ends every fetch under way, and all that are still to begin.
+// cutAll ends all that is under way, and has nothing begin any more.
 func (l *Life) cutAll() {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.cut = true
-	var open []Cutter
 	for at := l.fetches.next; at != &l.fetches; at = at.next {
-		open = append(open, at.cutter)
-	}
-	l.mu.Unlock()
-	for _, c := range open {
-		c.Cut(ErrShutdown)
+		at.cutter.Cut(ErrShutdown)
 	}
 }
 

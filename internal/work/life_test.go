@@ -93,22 +93,40 @@ func TestDrainAgainTellsWhoeverIsStillOpen(t *testing.T) {
 	assert.Equal(t, 2, told)
 }
 
-// What ends a stream or a fetch may at once say so.
-func TestEndsMayCallBack(t *testing.T) {
+// What ends a stream may at once say so.
+func TestEndOfAStreamMayCallBack(t *testing.T) {
 	t.Parallel()
 	l := NewLife(nil)
 	var s *Stream
 	s = l.Open(func() { s.Close() })
 	l.Drain()
 	assert.Empty(t, l.streams)
+}
 
-	require.True(t, l.Enter())
-	f := &fetch{}
-	f.then = func() { f.end(l); l.Leave() }
-	require.True(t, f.begin(l))
-	require.Error(t, Shutdown(ended(), l))
-	assert.False(t, l.fetching())
-	require.NoError(t, Shutdown(t.Context(), l))
+// Once End has returned, its owner may be anywhere: no cut comes any more.
+func TestNoCutComesAfterTheEnd(t *testing.T) {
+	t.Parallel()
+	for range 200 {
+		l := NewLife(nil)
+		require.True(t, l.Enter())
+		var wg sync.WaitGroup
+		for range 4 {
+			var over atomic.Bool
+			f := &fetch{then: func() {
+				if over.Load() {
+					t.Error("cut after its end")
+				}
+			}}
+			require.True(t, f.begin(l))
+			wg.Go(func() {
+				f.end(l)
+				over.Store(true)
+			})
+		}
+		wg.Go(func() { _ = Shutdown(ended(), l) })
+		wg.Wait()
+		l.Leave()
+	}
 }
 
 // A request may leave a task behind until it has left itself, so the tasks are

@@ -1,0 +1,447 @@
+package e2e_test
+
+import (
+	"context"
+	"crypto/tls"
+	"math"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/embedgw/gateway"
+	"github.com/embedgw/gateway/internal/testnet"
+)
+
+const target = "http://upstream.test"
+
+func faultOf(option, value, reason string) gateway.OptionError {
+	return gateway.OptionError{Option: option, Value: value, Reason: reason}
+}
+
+// TestDefaultOptionFaults has a row for each fault of each option that New,
+// WithService and NewUpstream take.
+func TestDefaultOptionFaults(t *testing.T) {
+	const d = -time.Second
+	tests := []struct {
+		opt  gateway.DefaultOption
+		want gateway.OptionError
+	}{
+		{gateway.WithTimeout(d), faultOf("WithTimeout", "-1s", "negative")},
+		{gateway.WithAttemptTimeout(d), faultOf("WithAttemptTimeout", "-1s", "negative")},
+		{gateway.WithDialTimeout(d), faultOf("WithDialTimeout", "-1s", "negative")},
+		{gateway.WithTLSHandshakeTimeout(d), faultOf("WithTLSHandshakeTimeout", "-1s", "negative")},
+		{gateway.WithResponseHeaderTimeout(d), faultOf("WithResponseHeaderTimeout", "-1s", "negative")},
+		{gateway.WithBodyIdleTimeout(d), faultOf("WithBodyIdleTimeout", "-1s", "negative")},
+		{gateway.WithTunnelIdleTimeout(d), faultOf("WithTunnelIdleTimeout", "-1s", "negative")},
+		{gateway.WithMaxDuration(d), faultOf("WithMaxDuration", "-1s", "negative")},
+		{gateway.WithMaxRetryAfter(d), faultOf("WithMaxRetryAfter", "-1s", "negative")},
+		{gateway.WithHealthTimeout(d), faultOf("WithHealthTimeout", "-1s", "not positive")},
+		{gateway.WithHealthTimeout(0), faultOf("WithHealthTimeout", "0s", "not positive")},
+		{gateway.WithRetries(-1), faultOf("WithRetries", "-1", "not between 0 and 10")},
+		{gateway.WithRetries(11), faultOf("WithRetries", "11", "not between 0 and 10")},
+		{gateway.WithRetryBackoff(0, time.Second), faultOf("WithRetryBackoff", "0s", "not positive")},
+		{gateway.WithRetryBackoff(2*time.Second, time.Second), faultOf("WithRetryBackoff", "1s", "the longest wait is shorter than the first")},
+		{gateway.WithRetryBudget(-0.1, 1), faultOf("WithRetryBudget", "-0.1", "the ratio is not between 0 and 1")},
+		{gateway.WithRetryBudget(1.1, 1), faultOf("WithRetryBudget", "1.1", "the ratio is not between 0 and 1")},
+		{gateway.WithRetryBudget(math.NaN(), 1), faultOf("WithRetryBudget", "NaN", "the ratio is not between 0 and 1")},
+		{gateway.WithRetryBudget(0, -1), faultOf("WithRetryBudget", "-1", "the rate is negative or not a number")},
+		{gateway.WithRetryBudget(0, math.NaN()), faultOf("WithRetryBudget", "NaN", "the rate is negative or not a number")},
+		{gateway.WithRetryBudget(0, math.Inf(1)), faultOf("WithRetryBudget", "+Inf", "the rate is negative or not a number")},
+		{gateway.WithRetryBodyBytes(-1), faultOf("WithRetryBodyBytes", "-1", "negative")},
+		{gateway.WithMaxBodyBytes(-1), faultOf("WithMaxBodyBytes", "-1", "negative")},
+		{gateway.WithMaxHeaderBytes(1023), faultOf("WithMaxHeaderBytes", "1023", "less than 1 KiB")},
+		{gateway.WithCache(nil), faultOf("WithCache", "", "the cache is nil")},
+		{gateway.WithTransport(nil), faultOf("WithTransport", "", "the round tripper is nil")},
+		{gateway.WithTLSConfig(nil), faultOf("WithTLSConfig", "", "the configuration is nil")},
+		{gateway.WithTrustedProxies("10.0.0.0/33"), faultOf("WithTrustedProxies", "10.0.0.0/33", "neither an address nor a CIDR prefix")},
+		{gateway.WithTrustedProxies("localhost"), faultOf("WithTrustedProxies", "localhost", "neither an address nor a CIDR prefix")},
+		{gateway.WithRequestID(""), faultOf("WithRequestID", "", "not a header name")},
+		{gateway.WithRequestID("a b"), faultOf("WithRequestID", "a b", "not a header name")},
+		{gateway.WithRequestID("Via"), faultOf("WithRequestID", "Via", "is set by the gateway or by the connection")},
+		{gateway.WithRequestID("content-length"), faultOf("WithRequestID", "content-length", "is set by the gateway or by the connection")},
+		{gateway.WithRequestID("Authorization"), faultOf("WithRequestID", "Authorization", "carries credentials, and ids are logged")},
+		{gateway.WithRequestID("cookie"), faultOf("WithRequestID", "cookie", "carries credentials, and ids are logged")},
+		{gateway.WithRequestID("Set-Cookie"), faultOf("WithRequestID", "Set-Cookie", "carries credentials, and ids are logged")},
+		{gateway.WithHealthPath(""), faultOf("WithHealthPath", "", "not a path that begins with a slash")},
+		{gateway.WithHealthPath("live"), faultOf("WithHealthPath", "live", "not a path that begins with a slash")},
+		{gateway.WithHealthPath("http://other.test/live"), faultOf("WithHealthPath", "http://other.test/live", "not a path that begins with a slash")},
+		{gateway.WithHealthPath("//other.test/live"), faultOf("WithHealthPath", "//other.test/live", "not a path that begins with a slash")},
+		{gateway.WithHealthPath("/live#x"), faultOf("WithHealthPath", "/live#x", "not a path that begins with a slash")},
+		{gateway.WithHealthPath("/%zz"), faultOf("WithHealthPath", "/%zz", "not a path that begins with a slash")},
+		{gateway.WithHealthPath("/../live"), faultOf("WithHealthPath", "/../live", "not a path that may be forwarded")},
+	}
+	for _, tt := range tests {
+		t.Run(tt.want.Option+" "+tt.want.Value, func(t *testing.T) {
+			_, err := gateway.New(tt.opt, gateway.WithService("a", target), gateway.WithService("b", target))
+			assert.Equal(t, tt.want, *optionFault(t, err), "as a default: told once")
+			of := tt.want
+			of.Service = "a"
+			_, err = gateway.New(gateway.WithService("a", target, tt.opt))
+			assert.Equal(t, of, *optionFault(t, err))
+			up, err := gateway.NewUpstream("a", target, tt.opt)
+			assert.Nil(t, up)
+			assert.Equal(t, of, *optionFault(t, err))
+		})
+	}
+}
+
+// TestServiceOptionFaults is about what only a single service takes.
+func TestServiceOptionFaults(t *testing.T) {
+	const token = "the token has white space, control or non-ASCII characters"
+	tests := []struct {
+		opts []gateway.ServiceOption
+		want gateway.OptionError
+	}{
+		{one(gateway.WithBearerToken("")), faultOf("WithBearerToken", "[redacted]", "the token is empty")},
+		{one(gateway.WithBearerToken("a b")), faultOf("WithBearerToken", "[redacted]", token)},
+		{one(gateway.WithBearerToken("a\r\nX: y")), faultOf("WithBearerToken", "[redacted]", token)},
+		{one(gateway.WithBearerToken("\u00e9")), faultOf("WithBearerToken", "[redacted]", token)},
+		{one(gateway.WithBearerToken(strings.Repeat("x", 70_000))), faultOf("WithBearerToken", "[redacted]", "the token is longer than 16384 bytes")},
+		{one(gateway.WithTokenSource(nil)), faultOf("WithTokenSource", "", "the token source is nil")},
+		{one(gateway.WithHeader("", "x")), faultOf("WithHeader", "", `field name "" is not a token`)},
+		{one(gateway.WithHeader("X Y", "x")), faultOf("WithHeader", "X Y", `field name "X Y" is not a token`)},
+		{one(gateway.WithHeader("X-Key", "a\nb")), faultOf("WithHeader", "X-Key", "value of field X-Key has a byte that is not visible ASCII")},
+		{one(gateway.WithHeader("X-Key", " a")), faultOf("WithHeader", "X-Key", "value of field X-Key begins or ends with white space")},
+		{one(gateway.WithHeader("Host", "x")), faultOf("WithHeader", "Host", "is set by the gateway or by the connection")},
+		{one(gateway.WithHeader("content-length", "5")), faultOf("WithHeader", "content-length", "is set by the gateway or by the connection")},
+		{one(gateway.WithHeader("X-Forwarded-For", "x")), faultOf("WithHeader", "X-Forwarded-For", "is set by the gateway or by the connection")},
+		{one(gateway.WithHeader("Connection", "x")), faultOf("WithHeader", "Connection", "is set by the gateway or by the connection")},
+		{one(gateway.WithHeader("x-request-id", "x")), faultOf("WithHeader", "X-Request-Id", "is the request id's header (WithRequestID)")},
+		{[]gateway.ServiceOption{gateway.WithRequestID("X-Trace"), gateway.WithHeader("X-Trace", "x")}, faultOf("WithHeader", "X-Trace", "is the request id's header (WithRequestID)")},
+		{one(gateway.WithMethods("PURGE", "A B")), faultOf("WithMethods", "A B", "not a token")},
+		{one(gateway.WithMethods("")), faultOf("WithMethods", "", "not a token")},
+		{one(gateway.WithMethods("CONNECT")), faultOf("WithMethods", "CONNECT", "is never forwarded")},
+		{one(gateway.WithMethods("TRACE")), faultOf("WithMethods", "TRACE", "is never forwarded")},
+		{one(gateway.WithRewrite(nil)), faultOf("WithRewrite", "", "the function is nil")},
+		{one(gateway.WithModifyResponse(nil)), faultOf("WithModifyResponse", "", "the function is nil")},
+		{
+			[]gateway.ServiceOption{gateway.WithCacheAuthorized(), gateway.WithTokenSource(tokens("x"))},
+			faultOf("WithCacheAuthorized", "", "needs one static identity, and the service has a token source (WithTokenSource)"),
+		},
+		{
+			[]gateway.ServiceOption{gateway.WithTokenSource(tokens("x")), gateway.WithHeader("Authorization", "Basic x")},
+			faultOf("WithTokenSource", "", "Authorization is already injected (WithHeader)"),
+		},
+		{
+			[]gateway.ServiceOption{gateway.WithBearerToken("x"), gateway.WithHeader("authorization", "Basic x")},
+			faultOf("WithHeader", "authorization", "is already injected (WithBearerToken)"),
+		},
+		{one(nil), faultOf("WithService", "", "an option is nil")},
+	}
+	for _, tt := range tests {
+		t.Run(tt.want.Option+" "+tt.want.Value, func(t *testing.T) {
+			tt.want.Service = "a"
+			_, err := gateway.New(gateway.WithService("a", target, tt.opts...), gateway.WithService("b", target))
+			assert.Equal(t, tt.want, *optionFault(t, err))
+			if tt.opts[0] == nil {
+				tt.want.Option = "NewUpstream"
+			}
+			_, err = gateway.NewUpstream("a", target, widen(tt.opts)...)
+			assert.Equal(t, tt.want, *optionFault(t, err))
+		})
+	}
+}
+
+func one(o gateway.ServiceOption) []gateway.ServiceOption { return []gateway.ServiceOption{o} }
+
+func widen(opts []gateway.ServiceOption) (wide []gateway.UpstreamOption) {
+	for _, o := range opts {
+		wide = append(wide, o)
+	}
+	return wide
+}
+
+func TestSharedOptionFaults(t *testing.T) {
+	tests := []struct {
+		opt  gateway.SharedOption
+		want gateway.OptionError
+	}{
+		{gateway.WithLogger(nil), faultOf("WithLogger", "", "the logger is nil")},
+		{gateway.WithErrorHandler(nil), faultOf("WithErrorHandler", "", "the handler is nil")},
+		{gateway.WithTracerProvider(nil), faultOf("WithTracerProvider", "", "the tracer provider is nil")},
+		{gateway.WithMeterProvider(nil), faultOf("WithMeterProvider", "", "the meter provider is nil")},
+		{gateway.WithPropagator(nil), faultOf("WithPropagator", "", "the propagator is nil")},
+	}
+	for _, tt := range tests {
+		t.Run(tt.want.Option, func(t *testing.T) {
+			_, err := gateway.New(tt.opt, gateway.WithService("a", target))
+			assert.Equal(t, tt.want, *optionFault(t, err))
+			_, err = gateway.NewUpstream("a", target, tt.opt)
+			assert.Equal(t, tt.want, *optionFault(t, err))
+			cache, err := gateway.NewCache(tt.opt)
+			assert.Nil(t, cache)
+			assert.Equal(t, tt.want, *optionFault(t, err))
+		})
+	}
+	_, err := gateway.New(nil, gateway.WithService("a", target))
+	assert.Equal(t, faultOf("New", "0", "the option is nil"), *optionFault(t, err))
+}
+
+func TestCacheOptionFaults(t *testing.T) {
+	for _, tt := range []struct {
+		opts []gateway.CacheOption
+		want gateway.OptionError
+	}{
+		{[]gateway.CacheOption{gateway.WithMaxBytes(64<<10 - 1)}, faultOf("WithMaxBytes", "65535", "less than 64 KiB")},
+		{[]gateway.CacheOption{gateway.WithMaxBytes(-1)}, faultOf("WithMaxBytes", "-1", "less than 64 KiB")},
+		{[]gateway.CacheOption{gateway.WithMaxObjectBytes(0)}, faultOf("WithMaxObjectBytes", "0", "less than 1 byte")},
+		{[]gateway.CacheOption{gateway.WithMaxObjectBytes(-1)}, faultOf("WithMaxObjectBytes", "-1", "less than 1 byte")},
+		{[]gateway.CacheOption{gateway.WithMaxObjectBytes(100 << 10), gateway.WithMaxBytes(64 << 10)}, faultOf("WithMaxObjectBytes", "102400", "more than the whole cache")},
+		{[]gateway.CacheOption{gateway.WithMaxBytes(1 << 20), nil}, faultOf("NewCache", "1", "the option is nil")},
+	} {
+		_, err := gateway.NewCache(tt.opts...)
+		assert.Equal(t, tt.want, *optionFault(t, err))
+	}
+	cache, err := gateway.NewCache(gateway.WithMaxBytes(64<<10), gateway.WithMaxObjectBytes(64<<10))
+	require.NoError(t, err)
+	assert.EqualValues(t, 64<<10, cache.Stats().MaxBytes)
+}
+
+func TestTargetFaults(t *testing.T) {
+	const (
+		scheme   = "the scheme is neither http nor https"
+		host     = "the URL has no host"
+		userinfo = "userinfo in the URL; use WithBearerToken or WithHeader"
+		query    = "the URL has a query or fragment"
+		port     = "the port is not between 1 and 65535"
+		path     = "the path may not be forwarded"
+	)
+	for _, tt := range []struct {
+		target, shown string
+		reasons       []string
+	}{
+		{"", "", []string{scheme, host}},
+		{"upstream.test", "upstream.test", []string{scheme, host}},
+		{"ftp://upstream.test", "ftp://upstream.test", []string{scheme}},
+		{"http://", "http:", []string{host}},
+		{"http:///x", "http:///x", []string{host}},
+		{"http://:80", "http://:80", []string{host}},
+		{"http://user:secret@upstream.test", "http://upstream.test", []string{userinfo}},
+		{"http://secret@upstream.test", "http://upstream.test", []string{userinfo}},
+		{"http://upstream.test?key=secret", "http://upstream.test", []string{query}},
+		{"http://upstream.test?", "http://upstream.test", []string{query}},
+		{"http://upstream.test#secret", "http://upstream.test", []string{query}},
+		{"http://upstream.test#", "http://upstream.test", []string{query}},
+		{"http://upstream.test:", "http://upstream.test:", []string{port}},
+		{"http://upstream.test:0", "http://upstream.test:0", []string{port}},
+		{"http://upstream.test:65536", "http://upstream.test:65536", []string{port}},
+		{"http://upstream.test/../x", "http://upstream.test/../x", []string{path}},
+		{"http://upstream.test/%2e%2e/x", "http://upstream.test/../x", []string{path}},
+		{"ftp://user:secret@:0/../x?secret", "ftp://:0/../x", []string{userinfo, scheme, host, query, port, path}},
+		{"http://user:secret@%zz", "", []string{"not a URL"}},
+		{"http://upstream.test:secret", "", []string{"not a URL"}},
+		{"http://up\nstream.test", "", []string{"not a URL"}},
+	} {
+		t.Run(tt.target, func(t *testing.T) {
+			_, ofNew := gateway.New(gateway.WithService("a", tt.target))
+			_, ofUpstream := gateway.NewUpstream("a", tt.target)
+			for option, err := range map[string]error{"WithService": ofNew, "NewUpstream": ofUpstream} {
+				faults := optionFaults(t, err)
+				require.Len(t, faults, len(tt.reasons))
+				for i, reason := range tt.reasons {
+					assert.Equal(t, gateway.OptionError{Option: option, Service: "a", Value: tt.shown, Reason: reason}, *faults[i])
+				}
+				assert.NotContains(t, err.Error(), "secret")
+			}
+		})
+	}
+	for _, target := range []string{"http://upstream.test", "HTTPS://upstream.test/", "http://[::1]:8080/base/path", "https://127.0.0.1:65535", "http://upstream.test/caf%C3%A9", "http://upstream.test//x"} {
+		_, err := gateway.New(gateway.WithService("a", target))
+		assert.NoError(t, err, target)
+	}
+}
+
+// Two options of one list that make no sense together.
+func TestContradictionsOfOneList(t *testing.T) {
+	cache, err := gateway.NewCache()
+	require.NoError(t, err)
+	tls, rt := gateway.WithTLSConfig(&tls.Config{}), gateway.WithTransport(http.DefaultTransport)
+	for _, tt := range []struct {
+		one, other  gateway.ServiceOption
+		named, with string
+	}{
+		{gateway.WithCache(cache), gateway.WithoutCache(), "WithoutCache", "WithCache"},
+		{gateway.WithCacheAuthorized(), gateway.WithoutCache(), "WithoutCache", "WithCacheAuthorized"},
+		{gateway.WithCacheCookies(), gateway.WithoutCache(), "WithoutCache", "WithCacheCookies"},
+		{gateway.WithRetries(1), gateway.WithoutRetries(), "WithoutRetries", "WithRetries"},
+		{gateway.WithRetryBackoff(1, 1), gateway.WithoutRetries(), "WithoutRetries", "WithRetryBackoff"},
+		{gateway.WithRetryBudget(0, 0), gateway.WithoutRetries(), "WithoutRetries", "WithRetryBudget"},
+		{gateway.WithRetryBodyBytes(0), gateway.WithoutRetries(), "WithoutRetries", "WithRetryBodyBytes"},
+		{gateway.WithMaxRetryAfter(0), gateway.WithoutRetries(), "WithoutRetries", "WithMaxRetryAfter"},
+		{gateway.WithRequestID("X"), gateway.WithoutRequestID(), "WithoutRequestID", "WithRequestID"},
+		{gateway.WithBearerToken("x"), gateway.WithTokenSource(tokens("x")), "WithTokenSource", "WithBearerToken"},
+		{tls, rt, "WithTransport", "WithTLSConfig"},
+		{gateway.WithDialTimeout(1), rt, "WithTransport", "WithDialTimeout"},
+		{gateway.WithTLSHandshakeTimeout(1), rt, "WithTransport", "WithTLSHandshakeTimeout"},
+		{gateway.WithResponseHeaderTimeout(1), rt, "WithTransport", "WithResponseHeaderTimeout"},
+	} {
+		t.Run(tt.with+" "+tt.named, func(t *testing.T) {
+			for _, opts := range [][]gateway.ServiceOption{{tt.one, tt.other}, {tt.other, tt.one}} {
+				_, err := gateway.New(gateway.WithService("a", target, opts...))
+				fault := optionFault(t, err)
+				assert.Equal(t, tt.named, fault.Option)
+				assert.Equal(t, "a", fault.Service)
+				assert.Contains(t, fault.Reason, "("+tt.with+")")
+			}
+			if one, ok := tt.one.(gateway.DefaultOption); ok {
+				_, err := gateway.New(one, gateway.WithService("a", target, tt.other))
+				assert.NoError(t, err, "in two lists they make sense: the service drops what it inherits")
+				_, err = gateway.New(one, tt.other.(gateway.DefaultOption), gateway.WithService("a", target))
+				assert.Equal(t, tt.named, optionFault(t, err).Option)
+			}
+		})
+	}
+}
+
+// A constructor tells everything that is wrong, at once, and makes nothing.
+func TestAllFaultsAreToldAtOnce(t *testing.T) {
+	gw, err := gateway.New(
+		nil,
+		gateway.WithLogger(nil),
+		gateway.WithTimeout(-1),
+		gateway.WithRetryBackoff(0, -1),
+		gateway.WithService("a/b", "nonsense", gateway.WithBearerToken("se cret"), gateway.WithRetries(99), nil),
+		gateway.WithService("c", target, gateway.WithMethods("A B", "TRACE"), gateway.WithTrustedProxies("x", "10.0.0.1", "y")),
+		gateway.WithService("c", target),
+	)
+	assert.Nil(t, gw)
+	var told []string
+	for _, f := range optionFaults(t, err) {
+		told = append(told, f.Option+" "+f.Service+" "+f.Value)
+	}
+	assert.ElementsMatch(t, []string{
+		"New  0", "WithLogger  ", "WithTimeout  -1ns", "WithRetryBackoff  0s", "WithRetryBackoff  -1ns",
+		"WithService a/b a/b", "WithService a/b nonsense", "WithService a/b nonsense", "WithBearerToken a/b [redacted]", "WithRetries a/b 99", "WithService a/b ",
+		"WithMethods c A B", "WithMethods c TRACE", "WithTrustedProxies c x", "WithTrustedProxies c y", "WithService c c",
+	}, told)
+	assert.NotContains(t, err.Error(), "cret")
+	assert.Len(t, strings.Split(err.Error(), "\n"), len(told), "a line for each")
+
+	_, err = gateway.NewUpstream("", "", gateway.WithErrorHandler(nil), gateway.WithTimeout(-1), nil)
+	assert.Len(t, optionFaults(t, err), 6)
+	_, err = gateway.NewCache(nil, gateway.WithLogger(nil), gateway.WithMaxBytes(0), gateway.WithMaxObjectBytes(0))
+	assert.Len(t, optionFaults(t, err), 4)
+}
+
+func TestOptionErrorSaysWhereAndWhy(t *testing.T) {
+	for want, e := range map[string]gateway.OptionError{
+		`gateway: WithTimeout: "-1s": negative`:                {Option: "WithTimeout", Value: "-1s", Reason: "negative"},
+		`gateway: WithTimeout of service "a": "-1s": negative`: {Option: "WithTimeout", Service: "a", Value: "-1s", Reason: "negative"},
+		`gateway: WithLogger: the logger is nil`:               {Option: "WithLogger", Reason: "the logger is nil"},
+	} {
+		assert.EqualError(t, &e, want)
+	}
+	_, err := gateway.New(gateway.WithService("a", target, gateway.WithMethods(strings.Repeat("\xff\n", 500))))
+	fault := optionFault(t, err)
+	assert.LessOrEqual(t, len(fault.Value), 400, "a long value is cut")
+	assert.NotContains(t, err.Error(), "\xff")
+	assert.NotContains(t, err.Error(), "\n")
+}
+
+// Nothing of a credential is in a fault, whatever is wrong with it.
+func TestFaultsShowNoCredentials(t *testing.T) {
+	const secret = "S3CR3T-canary-0f9d"
+	for _, opt := range []gateway.ServiceOption{
+		gateway.WithBearerToken(secret + " "), gateway.WithBearerToken(secret + strings.Repeat("x", 20_000)),
+		gateway.WithHeader("X-Key", secret+"\n"), gateway.WithHeader("Host", secret), gateway.WithHeader("a b", secret), gateway.WithHeader("X-Key", " "+secret),
+	} {
+		_, err := gateway.New(gateway.WithService("a", target, opt))
+		require.Error(t, err)
+		assert.False(t, testnet.Occurs(err.Error(), secret), err.Error())
+		for _, f := range optionFaults(t, err) {
+			assert.False(t, testnet.Occurs(f.Value+f.Reason, secret))
+		}
+	}
+	for _, target := range []string{"http://u:" + secret + "@h", "http://" + secret + "@h", "http://u:" + secret + "@h:port", "http://h?k=" + secret, "http://h#" + secret, "http://u:" + secret + "@h/%zz"} {
+		_, err := gateway.New(gateway.WithService("a", target))
+		require.Error(t, err)
+		assert.False(t, testnet.Occurs(err.Error(), secret), err.Error())
+	}
+}
+
+// The service's own options win over the defaults, wherever these stand; of
+// several equal ones in a list the last wins.
+func TestPrecedenceOfOptions(t *testing.T) {
+	attempts := func(t *testing.T, r *rig, target string, up *testnet.Up) int {
+		t.Helper()
+		before := up.Begun()
+		assert.Equal(t, 503, r.get(target).Status)
+		return up.Begun() - before
+	}
+	for _, tt := range []struct {
+		name     string
+		a        []gateway.ServiceOption
+		defaults []gateway.Option
+		ofA, ofB int
+	}{
+		{"package defaults", nil, nil, 3, 3},
+		{"given to New", nil, []gateway.Option{gateway.WithRetries(1)}, 2, 2},
+		{"given to New twice", nil, []gateway.Option{gateway.WithRetries(4), gateway.WithRetries(1)}, 2, 2},
+		{"of the service", []gateway.ServiceOption{gateway.WithRetries(3)}, []gateway.Option{gateway.WithRetries(1)}, 4, 2},
+		{"of the service twice", []gateway.ServiceOption{gateway.WithRetries(3), gateway.WithRetries(0)}, nil, 1, 3},
+		{"dropped by the service", []gateway.ServiceOption{gateway.WithoutRetries()}, []gateway.Option{gateway.WithRetries(4)}, 1, 5},
+		{"dropped by New, and asked for by the service", []gateway.ServiceOption{gateway.WithRetries(1)}, []gateway.Option{gateway.WithoutRetries()}, 2, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, setup{
+				scriptB: testnet.Respond(func(req *testnet.Request) string {
+					if req.Target == "/down" {
+						return testnet.Answer(503, "", "no")
+					}
+					return testnet.Answer(200, "", "ok")
+				}),
+				script: testnet.Reply(503, "", "no"), a: tt.a, defaults: tt.defaults,
+			})
+			assert.Equal(t, tt.ofA, attempts(t, r, "/a/down", r.a))
+			assert.Equal(t, tt.ofB, attempts(t, r, "/b/down", r.b))
+		})
+	}
+}
+
+func TestWithoutDropsWhatWasInherited(t *testing.T) {
+	answer := testnet.Reply(200, storable, "ok")
+	r := newRig(t, setup{script: answer, scriptB: answer, a: []gateway.ServiceOption{gateway.WithoutCache(), gateway.WithoutRequestID()}})
+	for n := 1; n <= 2; n++ {
+		resp := r.get("/a/x", "X-Request-Id: mine")
+		assert.Empty(t, resp.Header["Cache-Status"])
+		assert.Empty(t, resp.Header["X-Request-Id"])
+		assert.Len(t, r.a.Await(n), n)
+	}
+	assert.Equal(t, "mine", field(r.a.Journal()[0], "X-Request-Id"), "a header as any other")
+	resp := r.get("/b/x", "X-Request-Id: mine")
+	assert.Equal(t, "gateway; fwd=uri-miss; stored", resp.Header.Get("Cache-Status"))
+	assert.Equal(t, "mine", resp.Header.Get("X-Request-Id"))
+}
+
+func TestServiceOptionsStayWithTheirService(t *testing.T) {
+	hook := func(name string) gateway.ServiceOption {
+		return gateway.WithRewrite(func(out *http.Request) { out.Header.Add("X-Hook", name) })
+	}
+	r := newRig(t, setup{a: []gateway.ServiceOption{hook("one"), hook("two"), gateway.WithHeader("X-Key", "k"), gateway.WithMethods("PURGE")}})
+	require.Equal(t, 200, r.do(testnet.Build("PURGE", "/a/x", "")).Status)
+	assert.Equal(t, []string{"one", "two"}, r.a.Await(1)[0].Header["X-Hook"], "in order")
+	assert.Equal(t, "k", field(r.a.Journal()[0], "X-Key"))
+	require.Equal(t, 501, r.do(testnet.Build("PURGE", "/b/x", "")).Status)
+	require.Equal(t, 200, r.get("/b/x", "X-Key: mine").Status)
+	assert.Equal(t, "mine", field(r.b.Await(1)[0], "X-Key"))
+	assert.Empty(t, r.b.Journal()[0].Header["X-Hook"])
+}
+
+// What the caller does with its values afterwards changes nothing.
+func TestOptionsKeepNoHoldOnTheirArguments(t *testing.T) {
+	up := testnet.UpstreamTLS(t, testnet.Reply(200, "", "ok"))
+	config := &tls.Config{RootCAs: up.Pool}
+	methods, proxies := []string{"PURGE"}, []string{"192.0.2.1"}
+	opts := []gateway.ServiceOption{gateway.WithTLSConfig(config), gateway.WithMethods(methods...), gateway.WithTrustedProxies(proxies...)}
+	gw, err := gateway.New(gateway.WithService("a", up.URL, opts...))
+	require.NoError(t, err)
+	config.RootCAs, config.ServerName, methods[0], proxies[0], opts[0] = nil, "other.test", "OTHER", "none", nil
+	w := handle(t, gw, testnet.Build("PURGE", "/a/x", "", "X-Forwarded-For: 198.51.100.7"), nil)
+	assert.Equal(t, 200, w.status)
+	assert.Equal(t, "198.51.100.7, 192.0.2.1", field(up.Await(1)[0], "X-Forwarded-For"))
+	require.NoError(t, gw.Shutdown(context.WithoutCancel(t.Context())))
+}

@@ -1,0 +1,389 @@
+package e2e_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/propagation"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+
+	"github.com/embedgw/gateway"
+	"github.com/embedgw/gateway/internal/testnet"
+)
+
+var readme = onceFor(func(t *testing.T) string {
+	text, err := os.ReadFile(filepath.Join(moduleRoot, "README.md"))
+	require.NoError(t, err)
+	return string(text)
+})
+
+// named reports whether the README has a word in backquotes, be it as the first
+// of several: `WithService(name, target)`.
+func named(t *testing.T, word string) bool {
+	return regexp.MustCompile("`(gateway\\.|gw\\.)?" + regexp.QuoteMeta(word) + "(`|\\()").MatchString(readme(t))
+}
+
+// row returns the cells of the table row that begins with a word, or nil.
+func row(t *testing.T, word string) []string {
+	for line := range strings.Lines(readme(t)) {
+		if strings.HasPrefix(line, "| `"+word+"` |") {
+			cells := strings.Split(strings.Trim(line, "|\n "), " | ")
+			for i := range cells {
+				cells[i] = strings.TrimSpace(cells[i])
+			}
+			return cells
+		}
+	}
+	return nil
+}
+
+func TestReadmeGivesTheTwoCommandsFirst(t *testing.T) {
+	demo, tests := strings.Index(readme(t), "    go run ./internal/demo"), strings.Index(readme(t), "    go test ./...")
+	require.Positive(t, demo)
+	require.Positive(t, tests)
+	assert.Less(t, max(demo, tests), strings.Index(readme(t), "## What it does"))
+}
+
+// What the README shows compiles, and does what its Example says.
+func TestReadmeGoBlocksStandInExamples(t *testing.T) {
+	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(readme(t), -1)
+	require.NotEmpty(t, blocks)
+	examples := exampleBodies(t)
+	for _, block := range blocks {
+		var homes []string
+		for name, body := range examples {
+			if holds(body, strings.Split(strings.TrimSuffix(block[1], "\n"), "\n")) {
+				homes = append(homes, name)
+			}
+		}
+		assert.NotEmpty(t, homes, "stands in no Example with Output:\n%s", block[1])
+	}
+}
+
+// exampleBodies returns the lines of each Example that has an Output.
+func exampleBodies(t *testing.T) map[string][]string {
+	source, err := os.ReadFile(filepath.Join(moduleRoot, "example_test.go"))
+	require.NoError(t, err)
+	fset := token.NewFileSet()
+	file, err := parser.ParseFile(fset, "example_test.go", source, parser.SkipObjectResolution)
+	require.NoError(t, err)
+	bodies := map[string][]string{}
+	for _, d := range file.Decls {
+		f, ok := d.(*ast.FuncDecl)
+		if !ok || !strings.HasPrefix(f.Name.Name, "Example") {
+			continue
+		}
+		body := string(source[fset.Position(f.Body.Lbrace).Offset+1 : fset.Position(f.Body.Rbrace).Offset])
+		require.Contains(t, body, "\t// Output:\n", f.Name.Name)
+		bodies[f.Name.Name] = strings.Split(body, "\n")
+	}
+	return bodies
+}
+
+// holds reports whether block stands in body as it is, but for one indentation
+// of all its lines.
+func holds(body, block []string) bool {
+	for at := range len(body) - len(block) + 1 {
+		indent, ok := strings.CutSuffix(body[at], block[0])
+		if !ok || strings.Trim(indent, "\t") != "" {
+			continue
+		}
+		if slices.EqualFunc(body[at:at+len(block)], block, func(got, want string) bool {
+			return got == want && want == "" || want != "" && got == indent+want
+		}) {
+			return true
+		}
+	}
+	return false
+}
+
+func TestReadmeBlockIsFoundAtOneIndentationOnly(t *testing.T) {
+	body := []string{"", "\ta(", "\t\tb,", "", "\t)"}
+	assert.True(t, holds(body, []string{"a(", "\tb,", "", ")"}))
+	assert.True(t, holds(body, []string{"b,"}))
+	assert.False(t, holds(body, []string{"a(", "b,"}))
+	assert.False(t, holds(body, []string{"a(", "\tb,", ")"}))
+	assert.False(t, holds(body, []string{"(", "\tb,"}))
+}
+
+// publicFace returns the declarations of the root, with their comments.
+var publicFace = onceFor(func(t *testing.T) []ast.Decl {
+	var decls []ast.Decl
+	for _, name := range []string{"cache.go", "gateway.go", "metrics.go", "options.go", "upstream.go"} {
+		file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(moduleRoot, name), nil, parser.ParseComments|parser.SkipObjectResolution)
+		require.NoError(t, err)
+		decls = append(decls, file.Decls...)
+	}
+	return decls
+})
+
+var (
+	defaultClause = regexp.MustCompile(`Default\b.*?(\. |\.$|; )`)
+	citation      = regexp.MustCompile(`RFC \d+( §[\d.]*\d)?`)
+	quantity      = regexp.MustCompile(`\d+(\.\d+)?( (KiB|MiB|ms|s|min)\b)?`)
+)
+
+func TestReadmeNamesEveryFunctionAndOptionWithItsDefault(t *testing.T) {
+	for _, d := range publicFace(t) {
+		f, ok := d.(*ast.FuncDecl)
+		if !ok || f.Recv != nil || !f.Name.IsExported() {
+			continue
+		}
+		name := f.Name.Name
+		assert.True(t, named(t, name), "%s is missing", name)
+		if !strings.HasPrefix(name, "With") || name == "WithService" {
+			continue
+		}
+		cells := row(t, name)
+		require.NotNil(t, cells, "%s has no row", name)
+		doc := strings.Join(strings.Fields(f.Doc.Text()), " ") + " "
+		clause := defaultClause.FindString(doc)
+		if clause == "" {
+			continue
+		}
+		text := strings.Join(cells[1:], " | ")
+		assert.NotEmpty(t, cells[1], "%s has a default: %s", name, clause)
+		for _, number := range quantity.FindAllString(citation.ReplaceAllString(clause, ""), -1) {
+			assert.Regexp(t, `(^|[^\d.])`+regexp.QuoteMeta(number)+`($|[^\d.]|\.\D)`, text, "%s: %s", name, clause)
+		}
+	}
+}
+
+func TestReadmeNamesEveryMethod(t *testing.T) {
+	for _, d := range publicFace(t) {
+		f, ok := d.(*ast.FuncDecl)
+		if !ok || f.Recv == nil || !f.Name.IsExported() || slices.Contains([]string{"ServeHTTP", "Error", "Unwrap", "ErrorType"}, f.Name.Name) {
+			continue
+		}
+		receiver := f.Recv.List[0].Type
+		if star, ok := receiver.(*ast.StarExpr); ok && ast.IsExported(star.X.(*ast.Ident).Name) {
+			name := f.Name.Name
+			assert.True(t, regexp.MustCompile(`\b`+name+`\b`).MatchString(readme(t)), "%s is missing", name)
+		}
+	}
+}
+
+func TestReadmeExplainsEveryReason(t *testing.T) {
+	status := regexp.MustCompile(`^\d{3}`)
+	found := 0
+	for _, d := range publicFace(t) {
+		consts, ok := d.(*ast.GenDecl)
+		if !ok || consts.Tok != token.CONST {
+			continue
+		}
+		for _, spec := range consts.Specs {
+			v := spec.(*ast.ValueSpec)
+			if typ, ok := v.Type.(*ast.Ident); !ok || typ.Name != "Reason" {
+				continue
+			}
+			found++
+			name, value := v.Names[0].Name, v.Values[0].(*ast.BasicLit).Value
+			cells := row(t, name)
+			if assert.Len(t, cells, 4, "%s has no row", name) {
+				assert.Equal(t, "`"+strings.Trim(value, `"`)+"`", cells[1], name)
+				assert.Equal(t, status.FindString(v.Comment.Text()), cells[2], name)
+				assert.NotEmpty(t, cells[3], name)
+			}
+		}
+	}
+	assert.Equal(t, strings.Count(readme(t), "\n| `Reason"), found)
+}
+
+// cacheDetails are what the cache's rules, and cache.go, may say in the detail
+// of a Cache-Status.
+func cacheDetails(t *testing.T) (details []string) {
+	for _, f := range sourceFiles(t) {
+		if f.folder != "internal/rfc9111" && f.name != "cache.go" || f.test {
+			continue
+		}
+		ast.Inspect(f.syntax, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.ValueSpec:
+				if typ, ok := n.Type.(*ast.Ident); ok && (typ.Name == "Verdict" || typ.Name == "Bypass") && len(n.Values) == 1 {
+					details = append(details, literal(n.Values[0]))
+				}
+			case *ast.AssignStmt:
+				for i, left := range n.Lhs {
+					if field, ok := left.(*ast.SelectorExpr); ok && field.Sel.Name == "detail" && len(n.Rhs) == len(n.Lhs) {
+						details = append(details, literal(n.Rhs[i]))
+					}
+				}
+			}
+			return true
+		})
+	}
+	slices.Sort(details)
+	return slices.DeleteFunc(slices.Compact(details), func(s string) bool { return s == "" })
+}
+
+// literal returns the value of a string literal, and "" of anything else.
+func literal(e ast.Expr) string {
+	if lit, ok := e.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+		s, _ := strconv.Unquote(lit.Value)
+		return s
+	}
+	return ""
+}
+
+func TestReadmeExplainsEveryDetailOfCacheStatus(t *testing.T) {
+	details := cacheDetails(t)
+	assert.Contains(t, details, "no-freshness")
+	assert.Contains(t, details, "trailer")
+	_, section, _ := strings.Cut(readme(t), "| detail | why |")
+	section, _, _ = strings.Cut(section, "\n\n")
+	var explained []string
+	for _, cell := range regexp.MustCompile("(?m)^\\| `([a-z-]+)` \\|").FindAllStringSubmatch(section, -1) {
+		explained = append(explained, cell[1])
+	}
+	slices.Sort(explained)
+	assert.Equal(t, details, explained)
+}
+
+func TestReadmeNamesTheFieldsOfStats(t *testing.T) {
+	tags := regexp.MustCompile("`json:\"([a-z0-9_]+)\"`")
+	for _, d := range publicFace(t) {
+		types, ok := d.(*ast.GenDecl)
+		if !ok || types.Tok != token.TYPE {
+			continue
+		}
+		for _, spec := range types.Specs {
+			s := spec.(*ast.TypeSpec)
+			structure, ok := s.Type.(*ast.StructType)
+			if !ok || !s.Name.IsExported() {
+				continue
+			}
+			for _, f := range structure.Fields.List {
+				if f.Tag == nil {
+					continue
+				}
+				if tag := tags.FindStringSubmatch(f.Tag.Value); assert.NotNil(t, tag, f.Tag.Value) {
+					assert.True(t, named(t, tag[1]), "%s of %s is missing", tag[1], s.Name.Name)
+				}
+			}
+		}
+	}
+}
+
+// recorded is what one gateway, asked for everything that it can do, told
+// OpenTelemetry and its logger.
+type recorded struct{ attributes, metrics, fields map[string]bool }
+
+func recordAll(t *testing.T) recorded {
+	spans, reader, logs := tracetest.NewInMemoryExporter(), sdkmetric.NewManualReader(), testnet.NewLogRecorder()
+	tp := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))
+	mp := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))
+	calls := 0
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		calls++ // requests come one after the other
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.Header().Set("Cache-Control", "max-age=60")
+		if calls == 1 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		_, _ = io.WriteString(w, "ok")
+	}))
+	defer up.Close()
+	cache, err := gateway.NewCache(gateway.WithMeterProvider(mp))
+	require.NoError(t, err)
+	gw, err := gateway.New(
+		gateway.WithCache(cache), gateway.WithLogger(logs.Logger()), gateway.WithPropagator(propagation.TraceContext{}),
+		gateway.WithTracerProvider(tp), gateway.WithMeterProvider(mp),
+		gateway.WithService("a", up.URL, gateway.WithMethods("BREW")),
+		gateway.WithService("b", up.URL, gateway.WithModifyResponse(func(*http.Response) error { return errors.New("no") })),
+		gateway.WithService("c", up.URL, gateway.WithRewrite(func(*http.Request) { panic("no") })),
+	)
+	require.NoError(t, err)
+	h := http.StripPrefix("/api", gw)
+	inside := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, span := tp.Tracer("app").Start(r.Context(), "app")
+		defer span.End()
+		h.ServeHTTP(w, r.WithContext(ctx))
+	})
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Inside") != "" {
+			inside.ServeHTTP(w, r)
+			return
+		}
+		h.ServeHTTP(w, r)
+	}))
+	defer app.Close()
+	for _, ask := range []struct{ method, target, body, inside string }{
+		{"GET", "/api/a/1?x=1", "", ""}, {"GET", "/api/a/1?x=1", "", ""}, {"POST", "/api/a/1", "x", ""}, {"BREW", "/api/a/1", "", ""},
+		{"GET", "/api/b/1", "", ""}, {"GET", "/api/c/1", "", ""}, {"GET", "/api/d/1", "", ""}, {"GET", "/api/a/2", "", "yes"},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), ask.method, app.URL+ask.target, strings.NewReader(ask.body))
+		require.NoError(t, err)
+		req.Header.Set("X-Inside", ask.inside)
+		resp, err := app.Client().Do(req)
+		require.NoError(t, err)
+		_, _ = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+	}
+	app.Close()
+	require.NoError(t, gw.Shutdown(t.Context()))
+	r := collect(t, spans, reader, logs)
+	require.NoError(t, cache.Shutdown(t.Context()))
+	return r
+}
+
+func collect(t *testing.T, spans *tracetest.InMemoryExporter, reader *sdkmetric.ManualReader, logs *testnet.LogRecorder) recorded {
+	r := recorded{map[string]bool{}, map[string]bool{}, map[string]bool{}}
+	for _, s := range spans.GetSpans() {
+		for _, a := range s.Attributes {
+			r.attributes[string(a.Key)] = true
+		}
+	}
+	var data metricdata.ResourceMetrics
+	require.NoError(t, reader.Collect(context.Background(), &data))
+	for _, scope := range data.ScopeMetrics {
+		for _, m := range scope.Metrics {
+			r.metrics[m.Name] = true
+		}
+	}
+	for _, line := range logs.Records(t) {
+		for field := range line {
+			r.fields[field] = true
+		}
+	}
+	return r
+}
+
+func TestReadmeNamesWhatIsRecorded(t *testing.T) {
+	r := recordAll(t)
+	for _, must := range []string{"http.request.resend_count", "gateway.cache.result", "gateway.reason", "http.request.method_original"} {
+		assert.Contains(t, r.attributes, must)
+	}
+	assert.Len(t, r.metrics, 5)
+	for kind, names := range map[string]map[string]bool{"attribute": r.attributes, "metric": r.metrics, "log field": r.fields} {
+		for name := range names {
+			if !slices.Contains([]string{"time", "level", "msg"}, name) {
+				assert.True(t, named(t, name), "%s %s is missing", kind, name)
+			}
+		}
+	}
+	_, section, _ := strings.Cut(readme(t), "## Telemetry")
+	section, _, _ = strings.Cut(section, "**Handlers.**")
+	for _, name := range regexp.MustCompile("`([a-z_]+(?:\\.[a-z_0-9]+)+)`").FindAllStringSubmatch(section, -1) {
+		known := r.attributes[name[1]] || r.metrics[name[1]] || r.fields[name[1]]
+		assert.True(t, known, fmt.Sprintf("%s is recorded nowhere", name[1]))
+	}
+}
