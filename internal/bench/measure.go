@@ -1,0 +1,310 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+)
+
+type settings struct {
+	pairs    int
+	duration time.Duration
+	requests int
+	warm     time.Duration
+	only     string
+}
+
+type workload struct {
+	name     string
+	method   string
+	sent     int // bytes of the request's body
+	answered int // bytes of the response's body
+	inFlight int
+	subjects []subject
+}
+
+// A subject is a candidate and how it is used.
+type subject struct {
+	name     string
+	kind     string // of candidate
+	resource string // of the upstream: s may be stored, p may not
+	against  string // the subject that its ratio is taken to
+	stored   bool   // answers come from its cache, which is filled first
+}
+
+var (
+	bare         = subject{name: "bare", kind: "bare", resource: "s"}
+	hit          = subject{name: "hit", kind: "gateway", resource: "s", against: "bare", stored: true}
+	reverseProxy = subject{name: "reverseproxy", kind: "reverseproxy", resource: "p"}
+	miss         = subject{name: "miss", kind: "gateway", resource: "s", against: "reverseproxy"}
+	pass         = subject{name: "pass", kind: "gateway", resource: "p", against: "reverseproxy"}
+)
+
+const (
+	storedEntries = 10_000 // of 1 KiB, in the gateway of a hit
+	storedLarge   = 1_000  // beside them, where larger ones are asked for
+)
+
+func workloads() []workload {
+	var all []workload
+	for _, inFlight := range []int{1, 64} {
+		get := []subject{bare, hit, reverseProxy, miss, pass}
+		all = append(all,
+			workload{"1KiB GET", http.MethodGet, 0, 1 << 10, inFlight, get},
+			workload{"1KiB POST", http.MethodPost, 1 << 10, 1 << 10, inFlight, []subject{reverseProxy, pass}},
+			workload{"100KiB GET", http.MethodGet, 0, 100 << 10, inFlight, get},
+		)
+	}
+	return all
+}
+
+func (w workload) String() string { return fmt.Sprintf("%s x%d", w.name, w.inFlight) }
+
+// A round is one measurement of one subject.
+type round struct {
+	Workload, Subject, Against string
+	Pair                       int
+	Requests                   int64
+	PerSecond                  float64
+	CPU, P50, P99              time.Duration // CPU: of the candidate, per request
+	Mallocs, Bytes             float64       // per request
+	RSS                        uint64
+}
+
+// selected returns the workloads that -only names. What a subject is compared
+// with comes along.
+func (s settings) selected() []workload {
+	var chosen []workload
+	for _, w := range workloads() {
+		keep := map[string]bool{}
+		for _, sub := range w.subjects {
+			if strings.Contains(w.String()+" "+sub.name, s.only) {
+				keep[sub.name], keep[sub.against] = true, true
+			}
+		}
+		var subjects []subject
+		for _, sub := range w.subjects {
+			if keep[sub.name] {
+				subjects = append(subjects, sub)
+			}
+		}
+		if w.subjects = subjects; len(subjects) > 0 {
+			chosen = append(chosen, w)
+		}
+	}
+	return chosen
+}
+
+// A stand is what lasts through a whole measurement.
+type stand struct {
+	settings
+	upstream *child
+	url      string
+	load     *child
+	headers  map[int]http.Header // what a hit of that size answers with
+	first    int64               // of the keys last given out
+}
+
+func measure(ctx context.Context, s settings) ([]round, error) {
+	chosen := s.selected()
+	if len(chosen) == 0 {
+		return nil, fmt.Errorf("no workload contains %q", s.only)
+	}
+	b, err := newStand(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	defer b.stop()
+	var rounds []round
+	for i, w := range chosen {
+		fmt.Fprintf(os.Stderr, "%d/%d %s\n", i+1, len(chosen), w)
+		for pair := range s.pairs {
+			for i := range w.subjects {
+				sub := w.subjects[(i+pair)%len(w.subjects)] // nobody is always the first
+				r, err := b.round(ctx, w, sub)
+				if err != nil {
+					return nil, fmt.Errorf("%s %s: %w", w, sub.name, err)
+				}
+				r.Pair = pair
+				rounds = append(rounds, r)
+			}
+		}
+	}
+	return rounds, nil
+}
+
+func newStand(ctx context.Context, s settings) (*stand, error) {
+	b := &stand{settings: s, headers: map[int]http.Header{}}
+	var err error
+	if b.upstream, err = start(ctx, "upstream"); err != nil {
+		return nil, err
+	}
+	if b.load, err = start(ctx, "load"); err != nil {
+		b.upstream.stop()
+		return nil, err
+	}
+	up, err := b.upstream.ask(order{Do: "start"})
+	if err == nil {
+		b.url = "http://" + up.Addr
+		err = b.learnHeaders(ctx)
+	}
+	if err != nil {
+		b.stop()
+		return nil, err
+	}
+	return b, nil
+}
+
+func (b *stand) stop() {
+	b.load.stop()
+	b.upstream.stop()
+}
+
+// learnHeaders asks a gateway twice for each size: what the second answer
+// carries is what a bare handler has to write to do the same work.
+func (b *stand) learnHeaders(ctx context.Context) error {
+	c, addr, err := b.candidate(ctx, &candidateConfig{Kind: "gateway", Upstream: b.url})
+	if err != nil {
+		return err
+	}
+	defer c.stop()
+	for _, size := range bodySizes {
+		for range 2 {
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/api/bench"+resource("s", size), http.NoBody)
+			if err != nil {
+				return err
+			}
+			req.Header.Set("Accept-Encoding", "gzip")
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				return err
+			}
+			n, err := io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+			if err != nil || n != int64(size) || resp.StatusCode != http.StatusOK {
+				return fmt.Errorf("the gateway answered %s with %d bytes: %w", resp.Status, n, err)
+			}
+			b.headers[size] = resp.Header
+		}
+		if b.headers[size].Get("Age") == "" {
+			return errors.New("the second answer did not come from the cache")
+		}
+	}
+	return nil
+}
+
+func (b *stand) candidate(ctx context.Context, c *candidateConfig) (*child, string, error) {
+	p, err := start(ctx, "candidate")
+	if err != nil {
+		return nil, "", err
+	}
+	a, err := p.ask(order{Do: "start", Candidate: c})
+	if err != nil {
+		p.stop()
+		return nil, "", err
+	}
+	return p, a.Addr, nil
+}
+
+// round measures one subject in a process of its own.
+func (b *stand) round(ctx context.Context, w workload, s subject) (round, error) {
+	var r round
+	c, addr, err := b.candidate(ctx, &candidateConfig{
+		Kind: s.kind, Upstream: b.url, Header: b.headers[w.answered], BodySize: w.answered,
+	})
+	if err != nil {
+		return r, err
+	}
+	defer c.stop()
+	run := &loadConfig{
+		Addr: addr, Method: w.method, Path: "/api/bench" + resource(s.resource, w.answered),
+		BodySize: w.sent, WantSize: w.answered, InFlight: w.inFlight, Duration: b.warm, First: b.unused(),
+	}
+	if s.stored {
+		if run.Keys, err = b.fill(*run); err != nil {
+			return r, err
+		}
+	}
+	if _, err := b.send(run); err != nil {
+		return r, err
+	}
+	before, err := c.ask(order{Do: "settle"})
+	if err != nil {
+		return r, err
+	}
+	servedBefore, err := b.upstream.ask(order{Do: "usage"})
+	if err != nil {
+		return r, err
+	}
+	run.Duration, run.Requests, run.First = b.duration, int64(b.requests), b.unused()
+	result, err := b.send(run)
+	if err != nil {
+		return r, err
+	}
+	after, err := c.ask(order{Do: "usage"})
+	if err != nil {
+		return r, err
+	}
+	servedAfter, err := b.upstream.ask(order{Do: "usage"})
+	if err != nil {
+		return r, err
+	}
+	if err := s.honest(result.Requests, servedAfter.Served-servedBefore.Served); err != nil {
+		return r, err
+	}
+	n := float64(result.Requests)
+	return round{
+		Workload: w.String(), Subject: s.name, Against: s.against,
+		Requests: result.Requests, PerSecond: n / result.Elapsed.Seconds(), P50: result.P50, P99: result.P99,
+		CPU:     time.Duration(float64(after.Usage.CPU-before.Usage.CPU) / n),
+		Mallocs: float64(after.Usage.Mallocs-before.Usage.Mallocs) / n,
+		Bytes:   float64(after.Usage.Bytes-before.Usage.Bytes) / n,
+		RSS:     after.Usage.RSS,
+	}, nil
+}
+
+// fill stores what hits are asked for, and returns the number of its keys.
+func (b *stand) fill(c loadConfig) (keys int, err error) {
+	c.InFlight, c.Requests, c.First = 8, storedEntries, 0
+	if c.WantSize == bodySizes[0] {
+		_, err = b.send(&c)
+		return storedEntries, err
+	}
+	large := c
+	large.Requests = storedLarge
+	if _, err = b.send(&large); err != nil {
+		return 0, err
+	}
+	c.Path, c.WantSize = "/api/bench"+resource("s", bodySizes[0]), bodySizes[0]
+	_, err = b.send(&c)
+	return storedLarge, err
+}
+
+func (b *stand) send(c *loadConfig) (*loadResult, error) {
+	a, err := b.load.ask(order{Do: "run", Load: c})
+	return a.Load, err
+}
+
+// unused returns the first of many keys that no request has had.
+func (b *stand) unused() int64 {
+	b.first += 1 << 32
+	return b.first
+}
+
+// honest checks that the work was what the subject's name says: all of it
+// reached the upstream once, or none of it did.
+func (s subject) honest(requests, served int64) error {
+	want := requests
+	if s.stored || s.kind == "bare" {
+		want = 0
+	}
+	if served != want {
+		return fmt.Errorf("%d requests reached the upstream %d times, want %d", requests, served, want)
+	}
+	return nil
+}
