@@ -335,7 +335,8 @@ func TestTruncatedResponseIsNeverStored(t *testing.T) {
 				}, defaults: []gateway.Option{gateway.WithoutRetries()}})
 				for n := 1; n <= 2; n++ {
 					resp := r.get("/a/x")
-					assert.False(t, resp.Status == 200 && resp.End == testnet.Whole, "%v looks complete", resp)
+					assert.Equal(t, 200, resp.Status)
+					assert.Equal(t, testnet.Truncated, resp.End)
 					assert.Equal(t, n, r.a.Begun())
 				}
 				r.counted(map[gateway.Reason]uint64{gateway.ReasonTruncated: 2})
