@@ -20,6 +20,8 @@ type candidateConfig struct {
 	Kind     string // bare, gateway, reverseproxy
 	Upstream string // its URL
 
+	CacheBytes int64 // the gateway's; 0: its default
+
 	// bare writes these bytes
 	Header   http.Header
 	BodySize int
@@ -74,7 +76,11 @@ func mountBare(c *candidateConfig) (http.Handler, error) {
 }
 
 func mountGateway(c *candidateConfig) (http.Handler, error) {
-	cache, err := gateway.NewCache(gateway.WithMaxBytes(512 << 20))
+	var opts []gateway.CacheOption
+	if c.CacheBytes > 0 {
+		opts = append(opts, gateway.WithMaxBytes(c.CacheBytes))
+	}
+	cache, err := gateway.NewCache(opts...)
 	if err != nil {
 		return nil, err
 	}

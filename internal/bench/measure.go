@@ -214,9 +214,11 @@ func (b *stand) candidate(ctx context.Context, c *candidateConfig) (*child, stri
 // round measures one subject in a process of its own.
 func (b *stand) round(ctx context.Context, w workload, s subject) (round, error) {
 	var r round
-	c, addr, err := b.candidate(ctx, &candidateConfig{
-		Kind: s.kind, Upstream: b.url, Header: b.headers[w.answered], BodySize: w.answered,
-	})
+	config := &candidateConfig{Kind: s.kind, Upstream: b.url, Header: b.headers[w.answered], BodySize: w.answered}
+	if s.stored {
+		config.CacheBytes = 512 << 20 // all that is filled in
+	}
+	c, addr, err := b.candidate(ctx, config)
 	if err != nil {
 		return r, err
 	}

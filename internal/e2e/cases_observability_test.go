@@ -222,7 +222,7 @@ func (r *rig) printableLog(n int) {
 	}
 	for _, span := range r.spans.GetSpans() {
 		for _, kv := range span.Attributes {
-			text := kv.Value.Emit()
+			text := kv.Value.String()
 			assert.True(r, utf8.ValidString(text), "%s: %q", kv.Key, text)
 			assert.LessOrEqual(r, len(text), 4<<10, string(kv.Key))
 		}

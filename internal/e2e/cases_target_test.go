@@ -70,7 +70,7 @@ func (r *rig) legible() {
 	for _, s := range r.spans.GetSpans() {
 		harmless("span name", s.Name)
 		for _, kv := range s.Attributes {
-			harmless("span attribute "+string(kv.Key), kv.Value.Emit())
+			harmless("span attribute "+string(kv.Key), kv.Value.String())
 		}
 	}
 	for _, record := range r.logs.Records(r) {
@@ -86,7 +86,7 @@ func (r *rig) mentions(text string) bool {
 	for _, s := range r.spans.GetSpans() {
 		all += s.Name
 		for _, kv := range s.Attributes {
-			all += " " + kv.Value.Emit()
+			all += " " + kv.Value.String()
 		}
 	}
 	return strings.Contains(all, text)

@@ -91,6 +91,23 @@ func TestRetriesOfARequestAreBounded(t *testing.T) {
 	}
 }
 
+// Only 502, 503 and 504 say that another attempt may fare better.
+func TestOtherStatusesAreAnswers(t *testing.T) {
+	for _, status := range []int{200, 301, 400, 408, 409, 413, 421, 425, 429, 499, 500, 501, 505, 507, 508, 511, 599} {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBubble(t, testnet.Reply(status, "Retry-After: 0", "answer"))
+				resp := b.dial().Do(testnet.Get("/a/x"))
+				assert.Equal(t, status, resp.Status)
+				assert.Equal(t, "answer", string(resp.Body))
+				assert.Equal(t, "0", resp.Header.Get("Retry-After"))
+				assert.Len(t, b.up.Journal(), 1)
+				b.counted(noFailure)
+			})
+		})
+	}
+}
+
 // Waits double, spread by half, up to the longest.
 func TestRetriesBackOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -280,7 +297,7 @@ func TestFailedAttemptsLeaveNoTrace(t *testing.T) {
 	require.Len(t, attempts, 2)
 	resends := make(map[string]bool)
 	for _, kv := range attempts[1].Attributes {
-		resends[string(kv.Key)+"="+kv.Value.Emit()] = true
+		resends[string(kv.Key)+"="+kv.Value.String()] = true
 	}
 	assert.True(t, resends["http.request.resend_count=1"])
 	journal := r.a.Await(2)

@@ -204,7 +204,7 @@ func (r *rig) confined(report string) {
 	for _, s := range r.spans.GetSpans() {
 		spans.WriteString(s.Name + s.Status.Description)
 		for _, kv := range s.Attributes {
-			spans.WriteString(" " + string(kv.Key) + "=" + kv.Value.Emit())
+			spans.WriteString(" " + string(kv.Key) + "=" + kv.Value.String())
 		}
 		for _, e := range s.Events {
 			spans.WriteString(" " + e.Name)

@@ -144,8 +144,9 @@ func (l *Locator) Rewrite(location, sentHost, prefix string) (string, bool) {
 	if !ok || judgeLink(path) != nil {
 		return location, false
 	}
-	if rest, ok := under(path, prefix); prefix == "" || !ok {
-		if rest, ok = under(path, l.base); !ok {
+	if _, done := under(path, prefix); prefix == "" || !done {
+		rest, ok := under(path, l.base)
+		if !ok {
 			return location, false
 		}
 		path = prefix + rest

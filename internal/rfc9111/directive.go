@@ -31,13 +31,15 @@ func (d directive) delta() (v time.Duration, ok bool) { return parseDelta(d.valu
 
 // parseDelta reads 1*DIGIT, capped at MaxDelta (RFC 9111 §1.2.2); anything else is 0 and not ok.
 func parseDelta(s string) (v time.Duration, ok bool) {
+	const most = int64(MaxDelta / time.Second)
+	seconds := int64(0)
 	for i := range len(s) {
 		if s[i] < '0' || s[i] > '9' {
 			return 0, false
 		}
-		v = min(v*10+time.Duration(s[i]-'0'), MaxDelta/time.Second)
+		seconds = min(seconds*10+int64(s[i]-'0'), most)
 	}
-	return v * time.Second, s != ""
+	return time.Duration(seconds) * time.Second, s != ""
 }
 
 // scanner walks the directives of a Cache-Control field that may have several lines. It ends at the first member that breaks the grammar.

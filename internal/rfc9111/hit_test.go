@@ -103,7 +103,7 @@ func BenchmarkHitStep(b *testing.B) {
 			AppendKey(h.key[:0], "products http://p1:8001", "shop.example", "/api/products/4711?currency=EUR")
 		}},
 		{"MatchVariant", func() { MatchVariant(h.stored, h.names, browser) }},
-		{"Reusable", func() { Reusable(noRequest, second, 60*second) }},
+		{"Reusable", func() { _ = Reusable(noRequest, second, 60*second) }},
 	} {
 		b.Run("step="+step.name, func(b *testing.B) {
 			b.ReportAllocs()

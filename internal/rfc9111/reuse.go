@@ -9,6 +9,7 @@ import (
 // it does not.
 type Bypass string
 
+// The reasons to pass by.
 const (
 	BypassBody        Bypass = "body"        // a GET or HEAD with content, whose meaning the key does not hold (RFC 9110 §9.3.1)
 	BypassConditional Bypass = "conditional" // a precondition, for the origin to judge (RFC 9110 §13.1)

@@ -42,6 +42,7 @@ type Config struct {
 // Verdict says why a response is not stored. The zero value means that it is. Values are tokens, fit for a Cache-Status detail (RFC 9211 §2.8).
 type Verdict string
 
+// The verdicts.
 const (
 	VerdictStore          Verdict = ""
 	VerdictAuthorization  Verdict = "authorization"    // the request had credentials and the response does not permit sharing
@@ -159,22 +160,6 @@ func selectable(x *Exchange, c Config) bool {
 
 // sameField reports whether two occurrences of a field say the same. An empty one says as much as none.
 func sameField(a, b []string) bool { return slices.Equal(a, b) || !hasValue(a) && !hasValue(b) }
-
-// StripUnstorable removes from h what is not stored (RFC 9111 §3.1): Connection and what it nominates, the other fields of one connection
-// (RFC 9110 §7.6.1) and those of a proxy's authentication. Storable must be asked before.
-func StripUnstorable(h http.Header) {
-	for _, line := range h["Connection"] {
-		for member := range strings.SplitSeq(line, ",") {
-			delete(h, textproto.CanonicalMIMEHeaderKey(textproto.TrimString(member)))
-		}
-	}
-	for _, name := range [...]string{
-		"Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
-		"Proxy-Authenticate", "Proxy-Authentication-Info", "Proxy-Authorization",
-	} {
-		delete(h, name)
-	}
-}
 
 // asked reports whether the request had the field when it came or when it was sent on.
 func (x *Exchange) asked(name string) bool { return has(x.Request, name) || has(x.Sent, name) }
