@@ -213,9 +213,14 @@ type exchange struct {
 	cut  bool
 }
 
+// exchanges are used again: whatever outlives a request holds its fetch, and
+// touches the exchange no more once its handler may have returned.
+var exchanges = sync.Pool{New: func() any { return new(exchange) }}
+
 // serve is the way of one request.
 func (c *core) serve(w http.ResponseWriter, r *http.Request, svc *service, rest string, whole bool) {
-	x := &exchange{core: c, svc: svc, life: c.life, w: w, r: r, rest: rest, whole: whole, start: time.Now()}
+	x := exchanges.Get().(*exchange)
+	*x = exchange{core: c, svc: svc, life: c.life, w: w, r: r, rest: rest, whole: whole, start: time.Now()}
 	spans := c.unrouted
 	if svc != nil {
 		x.life, spans = svc.up.life, svc.spans(whole)
@@ -703,6 +708,8 @@ func (x *exchange) end(entered bool) {
 	if entered {
 		x.life.Leave()
 	}
+	*x = exchange{}
+	exchanges.Put(x)
 	if v != nil {
 		panic(http.ErrAbortHandler)
 	}
