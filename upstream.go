@@ -18,6 +18,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/embedgw/gateway/internal/forward"
@@ -232,7 +233,31 @@ func (d *dialer) dial(ctx context.Context, network, addr string) (net.Conn, erro
 	if err != nil {
 		return nil, &connectError{err}
 	}
-	return conn, nil
+	return &patientConn{conn}, nil
+}
+
+// patientConn holds a failed write back for a moment. An upstream that answers
+// and closes in the middle of an upload resets the connection; net/http's
+// transport would take the failure for the outcome although the answer is there
+// to be read (RFC 9112 §9.5).
+type patientConn struct{ net.Conn }
+
+const writePatience = 100 * time.Millisecond
+
+func (c *patientConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if err != nil && (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)) {
+		<-time.After(writePatience)
+	}
+	return n, err
+}
+
+// CloseWrite ends our half, as tunnels do.
+func (c *patientConn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
 }
 
 func (d *dialer) dialTLS(ctx context.Context, network, addr string) (net.Conn, error) {
