@@ -1,0 +1,109 @@
+package h1
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+)
+
+// slack is how long an exchange waits before it watches its context.
+const slack = 10 * time.Millisecond
+
+// arm has reads end when they have to. While the context is not watched, that
+// is soon: to look after it.
+func (x *Exchange) arm(now time.Time) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	c := x.conn
+	if x.aborted != nil {
+		return x.aborted
+	}
+	at := x.due
+	if x.unwatch == nil {
+		if soon := now.Add(slack); at.IsZero() || soon.Before(at) {
+			at = soon
+		}
+		if !c.armed.IsZero() && !c.armed.After(at) && c.armed.Sub(now) > slack/2 {
+			return nil
+		}
+	} else if at.Equal(c.armed) || !c.armed.IsZero() && c.armed.Before(at) && c.armed.After(now) {
+		return nil
+	}
+	c.armed = at
+	return c.SetReadDeadline(at)
+}
+
+// armWrite has writes end within the idle time.
+func (x *Exchange) armWrite(c *conn) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.aborted != nil {
+		return x.aborted
+	}
+	var at time.Time
+	if x.Idle > 0 {
+		at = time.Now().Add(x.Idle)
+	}
+	if !x.answered && !x.Head.IsZero() && (at.IsZero() || x.Head.Before(at)) {
+		at = x.Head
+	}
+	if !x.End.IsZero() && (at.IsZero() || x.End.Before(at)) {
+		at = x.End
+	}
+	if at.IsZero() && !c.writeArmed {
+		return nil
+	}
+	c.writeArmed = !at.IsZero()
+	return c.SetWriteDeadline(at)
+}
+
+// expired says why a deadline has passed; nil: it was only time to watch the
+// context.
+func (x *Exchange) expired(now time.Time, writing bool) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	switch {
+	case x.aborted != nil:
+		return x.aborted
+	case !x.due.IsZero() && !now.Before(x.due):
+		return x.why
+	case writing:
+		return IdleTimeout
+	case x.unwatch == nil:
+		ctx := x.Context
+		if err := context.Cause(ctx); err != nil {
+			x.aborted = err
+			return err
+		}
+		x.unwatch = context.AfterFunc(ctx, func() { x.Abort(context.Cause(ctx)) })
+	}
+	return nil
+}
+
+// await has the response's header come within Response of now. It is called
+// under mu.
+func (x *Exchange) await(now time.Time) {
+	due := now.Add(x.Response)
+	if !x.due.IsZero() && x.due.Before(due) {
+		return
+	}
+	x.due, x.why = due, ResponseTimeout
+	if c := x.conn; c != nil && x.unwatch != nil && x.aborted == nil {
+		c.armed = due
+		_ = c.SetReadDeadline(due)
+	}
+}
+
+// Follow has the end of ctx, and no longer that of Context, end the exchange.
+func (x *Exchange) Follow(ctx context.Context) {
+	x.mu.Lock()
+	unwatch := x.unwatch
+	x.Context, x.unwatch = ctx, nil
+	x.mu.Unlock()
+	if unwatch != nil && !unwatch() {
+		x.escaped = true
+	}
+}
+
+func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }

@@ -1,0 +1,124 @@
+// Package h1 is an HTTP/1.1 client for a gateway (RFC 9112): a connection pool
+// for each endpoint, and exchanges that run on the goroutine of their caller.
+//
+// It differs from net/http's client where a proxy with a shared cache has to:
+// it looks at a connection right before it uses it again, sends nothing twice,
+// refuses responses whose framing is in doubt, says whether anything of a
+// request was sent, reports interim responses as they come, and knows what
+// came after a response that should have been the last byte.
+package h1
+
+import (
+	"context"
+	"errors"
+)
+
+// A Config says how a Client connects, and for how long it keeps connections.
+type Config struct {
+	Pool PoolConfig
+	Head int // bytes of a response head; 0: 64 KiB
+}
+
+// Client sends requests to one endpoint. It is safe for concurrent use. Make
+// it with New.
+type Client struct {
+	pool    *pool
+	limits  limits
+	reuse   bool
+	buffers buffers
+}
+
+// New makes a client. It connects to nothing.
+func New(c Config) *Client {
+	cl := &Client{pool: newPool(c.Pool), limits: limits{bytes: c.Head, fields: maxFields}, reuse: !c.Pool.NoReuse}
+	if cl.limits.bytes == 0 {
+		cl.limits.bytes = maxHeadBytes
+	}
+	return cl
+}
+
+// Close closes what is idle; what is in use closes when it is done. Exchanges
+// that begin later fail with ErrClosed.
+func (cl *Client) Close() { cl.pool.Close() }
+
+// Stats returns what the connections do.
+func (cl *Client) Stats() Stats { return cl.pool.stats() }
+
+const (
+	maxHeadBytes = 64 << 10
+	maxFields    = 200
+)
+
+// A TimeoutError says which time ran out.
+type TimeoutError string
+
+// The times of an exchange.
+const (
+	HeadTimeout     TimeoutError = "the time to the response header"
+	ResponseTimeout TimeoutError = "the time from the request's end to the response header"
+	IdleTimeout     TimeoutError = "the body idle time"
+	EndTimeout      TimeoutError = "the maximum duration"
+)
+
+func (e TimeoutError) Error() string { return string(e) + " ran out" }
+
+// Timeout is true.
+func (e TimeoutError) Timeout() bool { return true }
+
+// BrokenError is a connection that failed in the middle of an exchange.
+type BrokenError struct {
+	Err    error
+	Unsent bool // the upstream cannot have seen any of the request
+	Heard  bool // it has begun to answer
+	Reused bool // the connection had been used before
+}
+
+func (e *BrokenError) Error() string { return "connection broke: " + e.Err.Error() }
+
+// Unwrap returns what the connection failed with.
+func (e *BrokenError) Unwrap() error { return e.Err }
+
+// ErrRequest is a request that cannot be put into HTTP/1.1.
+var ErrRequest = errors.New("the request has a field or target that must not be sent")
+
+// errUpload is what a request's content failed with.
+type errUpload struct{ err error }
+
+func (e *errUpload) Error() string { return "read request content: " + e.err.Error() }
+func (e *errUpload) Unwrap() error { return e.err }
+
+// connect has a connection for x: an idle one, or a new one.
+func (cl *Client) connect(x *Exchange) (*conn, error) {
+	if c := cl.pool.tryGet(); c != nil {
+		return c, nil
+	}
+	return x.obtain(cl.pool.get)
+}
+
+// replace has another connection for x, whose own has died while it was idle.
+func (cl *Client) replace(x *Exchange) (*conn, error) {
+	c, why := x.detach(), DiscardClosed
+	if x.seen == lookSurplus {
+		why = DiscardSurplus
+		if c.surplus != nil {
+			c.surplus()
+		}
+	}
+	return x.obtain(func(ctx context.Context) (*conn, error) { return cl.pool.replace(ctx, c, why) })
+}
+
+// obtain waits for a connection as long as x may.
+func (x *Exchange) obtain(get func(context.Context) (*conn, error)) (*conn, error) {
+	ctx, cancel := context.WithCancelCause(x.Context)
+	defer cancel(nil)
+	if !x.Head.IsZero() {
+		var stop context.CancelFunc
+		ctx, stop = context.WithDeadlineCause(ctx, x.Head, HeadTimeout)
+		defer stop()
+	}
+	if err := x.interruptWith(cancel); err != nil {
+		cancel(err) // get sees it, and gives back what it has
+	}
+	defer x.interruptWith(nil) //nolint:errcheck // it is there, or gone
+	return get(ctx)
+}
