@@ -9,6 +9,18 @@ import (
 	"time"
 )
 
+// Relay is Merge of what a response has beside its hop-by-hop fields (see StripHop).
+func Relay(dst, src http.Header) {
+	if lines := src["Connection"]; len(lines) > 0 {
+		deleteNominated(src, lines)
+	}
+	for name, values := range src {
+		if !hop(name) {
+			Put(dst, name, values)
+		}
+	}
+}
+
 // Merge moves src into dst, the header that an app's middleware may have begun: lists that grow by members keep those of both, any
 // other field of dst gives way.
 func Merge(dst, src http.Header) {

@@ -9,7 +9,7 @@ import (
 // forwarded sets who asked, and through whom. What the request says of itself counts only when a trusted peer says it.
 func (o *outbound) forwarded(r *RequestRules, in *Inbound, peer netip.Addr, trusted bool) {
 	if peer.IsValid() {
-		address := peer.String()
+		address := canonicalAddr(in.RemoteAddr, peer)
 		list, client := address, address
 		if trusted {
 			list, client = r.chain(in.Header["X-Forwarded-For"], address)
@@ -152,6 +152,14 @@ func parseAddr(s string) (netip.Addr, bool) {
 		addr, err = netip.ParseAddr(s)
 	}
 	return addr.Unmap().WithZone(""), err == nil
+}
+
+// canonicalAddr is the text of addr, which was read from s. Of IPv4 there is but one, and it begins s.
+func canonicalAddr(s string, addr netip.Addr) string {
+	if text, _, ok := strings.Cut(s, ":"); ok && addr.Is4() && text != "" && text[0] != '[' {
+		return text
+	}
+	return addr.String()
 }
 
 // ValidHost reports whether host, with or without a port, is a name or an address and nothing else: RFC 9110 §7.2 without what

@@ -50,7 +50,7 @@ func TestOutboundByConnection(t *testing.T) {
 					want[name] = values
 				}
 			}
-			require.Equal(t, want, NewRequestRules(config()).Outbound(in))
+			require.Equal(t, want, NewRequestRules(config()).Outbound(in, nil))
 		})
 	}
 }
@@ -108,13 +108,13 @@ func TestOutboundFromATrustedPeer(t *testing.T) {
 			want["X-Forwarded-Host"] = or(test.host, "app.example")
 			want["X-Forwarded-Proto"] = or(test.proto, "http")
 			want["X-Forwarded-Prefix"] = or(test.prefix, "/api/users")
-			require.Equal(t, want, NewRequestRules(config()).Outbound(in))
+			require.Equal(t, want, NewRequestRules(config()).Outbound(in, nil))
 		})
 	}
 	t.Run("claims", func(t *testing.T) {
 		in := inbound(header(t, "True-Client-Ip: 192.0.2.1\nTrue_Client_Ip: 6.6.6.6"))
 		in.RemoteAddr = "10.0.0.1:1"
-		out := NewRequestRules(config()).Outbound(in)
+		out := NewRequestRules(config()).Outbound(in, nil)
 		require.Equal(t, []string{"192.0.2.1"}, out["True-Client-Ip"])
 		require.NotContains(t, out, "True_client_ip")
 	})
@@ -150,7 +150,7 @@ func TestLoopIsFoundInOwnVia(t *testing.T) {
 		hops := 0
 		for ; !rules.Looping(h); hops++ {
 			require.Less(t, hops, 10, start)
-			h = rules.Outbound(inbound(h))
+			h = rules.Outbound(inbound(h), nil)
 		}
 		require.Equal(t, 3, hops, start)
 	}

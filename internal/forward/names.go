@@ -6,10 +6,15 @@ import (
 	"strings"
 )
 
-// hopByHop names the fields that are about one connection: RFC 9110 §7.6.1, and those that were never registered but act so.
-var hopByHop = [...]string{
-	"Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authentication-Info", "Proxy-Authorization",
-	"Te", "Trailer", "Transfer-Encoding", "Upgrade", "Http2-Settings", "Proxy",
+// hop reports whether a response's field is about one connection: RFC 9110 §7.6.1, those that were never registered but act so, and
+// Alt-Svc, which would lead the client around the gateway.
+func hop(name string) bool {
+	switch name {
+	case "Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authentication-Info", "Proxy-Authorization",
+		"Te", "Trailer", "Transfer-Encoding", "Upgrade", "Http2-Settings", "Proxy", "Alt-Svc":
+		return true
+	}
+	return false
 }
 
 // A verdict says what becomes of a client's field.

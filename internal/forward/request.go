@@ -77,14 +77,32 @@ func NewRequestRules(c RequestConfig) *RequestRules {
 	return r
 }
 
-// Outbound returns the header to send upstream: a new map that shares the slices of values with in.Header, clipped, unless the
+// Scratch is memory for the header of one request at a time, to be used again once that is sent. Its zero value is ready.
+type Scratch struct {
+	header http.Header
+	values [mostlySet]string
+}
+
+// mostlySet is how many fields we set on a typical request.
+const mostlySet = 8
+
+// Outbound returns the header to send upstream: a map that shares the slices of values with in.Header, clipped, unless the
 // rules say Clone. Content-Length, Transfer-Encoding, Trailer and Host are not in it: whoever sends the request frames and addresses it.
-// A User-Agent that the client did not send is there as "", so that no client library adds its own.
-func (r *RequestRules) Outbound(in *Inbound) http.Header {
-	const mostlySet = 8 // fields that we set on a typical request
+// A User-Agent that the client did not send is there as "", so that no client library adds its own. The header lies in s, which is
+// not used where it is nil or where the rules say Clone.
+func (r *RequestRules) Outbound(in *Inbound, s *Scratch) http.Header {
 	peer, known := parseAddr(in.RemoteAddr)
 	trusted := known && r.trusts(peer)
-	o := outbound{make(http.Header, len(in.Header)+len(r.set)+mostlySet), make([]string, 0, mostlySet)}
+	var o outbound
+	if s == nil || r.clone {
+		o = outbound{make(http.Header, len(in.Header)+len(r.set)+mostlySet), make([]string, 0, mostlySet)}
+	} else {
+		if s.header == nil {
+			s.header = make(http.Header, len(in.Header)+len(r.set)+mostlySet)
+		}
+		clear(s.header)
+		o = outbound{s.header, s.values[:0]}
+	}
 	for name, values := range in.Header {
 		if r.passes(name, trusted) {
 			o.header[name] = r.share(values)

@@ -121,7 +121,7 @@ func TestOutbound(t *testing.T) {
 			before := in.Header.Clone()
 			want := ours()
 			maps.Copy(want, test.want)
-			require.Equal(t, want, rules.Outbound(in))
+			require.Equal(t, want, rules.Outbound(in, nil))
 			require.Equal(t, before, in.Header, "the inbound header is read only")
 		})
 	}
@@ -131,12 +131,12 @@ func TestOutboundWithoutRules(t *testing.T) {
 	in := &Inbound{Header: header(t, "Authorization: theirs\nX-Request-Id: theirs\nVia: 1.1 x\nauthorization_: twin")}
 	require.Equal(t, http.Header{
 		"Authorization": {"theirs"}, "X-Request-Id": {"theirs"}, "X-Forwarded-Proto": {"http"}, "User-Agent": {""},
-	}, NewRequestRules(RequestConfig{}).Outbound(in))
+	}, NewRequestRules(RequestConfig{}).Outbound(in, nil))
 }
 
 func TestOutboundBaggageWhenAsked(t *testing.T) {
 	rules := NewRequestRules(RequestConfig{Baggage: true})
-	out := rules.Outbound(&Inbound{Header: http.Header{"Baggage": {"a=b"}, "Baggage_": {"c=d"}}})
+	out := rules.Outbound(&Inbound{Header: http.Header{"Baggage": {"a=b"}, "Baggage_": {"c=d"}}}, nil)
 	require.Equal(t, []string{"a=b"}, out["Baggage"])
 	require.NotContains(t, out, "Baggage_")
 }
@@ -146,7 +146,7 @@ func TestOutboundFoldsCase(t *testing.T) {
 	rules := NewRequestRules(config())
 	out := rules.Outbound(inbound(http.Header{
 		"authorization": {"theirs"}, "X-FORWARDED-FOR": {"1.2.3.4"}, "transfer-encoding": {"chunked"}, "x-api-key": {"theirs"}, "": {"x"},
-	}))
+	}), nil)
 	want := ours()
 	want[""] = []string{"x"}
 	require.Equal(t, want, out)
@@ -161,7 +161,7 @@ func TestOutboundSharesNothingThatGrows(t *testing.T) {
 		values := make([]string, 1, 8)
 		values[0] = "1"
 		in := inbound(http.Header{"X-Custom": values})
-		out := rules.Outbound(in)
+		out := rules.Outbound(in, nil)
 		for name := range out {
 			out.Add(name, "added")
 			if clone {
@@ -174,7 +174,7 @@ func TestOutboundSharesNothingThatGrows(t *testing.T) {
 		require.Empty(t, values[:2][1])
 		want := ours()
 		want["X-Custom"] = []string{"1"}
-		require.Equal(t, want, rules.Outbound(inbound(http.Header{"X-Custom": {"1"}})))
+		require.Equal(t, want, rules.Outbound(inbound(http.Header{"X-Custom": {"1"}}), nil))
 	}
 }
 
@@ -183,7 +183,7 @@ func TestNewRequestRulesKeepsNoReference(t *testing.T) {
 	rules := NewRequestRules(c)
 	c.Set["X-Api-Key"][0] = "changed"
 	c.Set.Set("X-New", "new")
-	require.Equal(t, ours(), rules.Outbound(inbound(http.Header{})))
+	require.Equal(t, ours(), rules.Outbound(inbound(http.Header{}), nil))
 }
 
 var upgrades = []struct {
@@ -302,7 +302,7 @@ func FuzzOutbound(f *testing.F) {
 		in := inbound(r.Header)
 		in.RemoteAddr, in.Upgrade = peer, upgrade
 		before := in.Header.Clone()
-		out := rules.Outbound(in)
+		out := rules.Outbound(in, nil)
 		if !reflect.DeepEqual(before, in.Header) {
 			t.Fatal("the inbound header was written to")
 		}
@@ -394,7 +394,9 @@ func typical() http.Header {
 func TestOutboundAllocations(t *testing.T) {
 	rules := NewRequestRules(config())
 	in := inbound(typical())
-	allocations(t, 6, func() { rules.Outbound(in) })
+	allocations(t, 6, func() { rules.Outbound(in, nil) })
+	var s Scratch
+	allocations(t, 0, func() { rules.Outbound(in, &s) })
 	allocations(t, 0, func() { rules.Looping(in.Header) })
 }
 
@@ -427,7 +429,7 @@ func BenchmarkOutbound(b *testing.B) {
 			in.RemoteAddr = bench.peer
 			b.ReportAllocs()
 			for b.Loop() {
-				rules.Outbound(in)
+				rules.Outbound(in, nil)
 			}
 		})
 	}

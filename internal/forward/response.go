@@ -106,14 +106,28 @@ func StripHop(h http.Header) {
 	if lines := h["Connection"]; len(lines) > 0 {
 		deleteNominated(h, lines)
 	}
-	for _, name := range hopByHop {
-		delete(h, name)
+	for name := range h {
+		if hop(name) {
+			delete(h, name)
+		}
 	}
-	delete(h, "Alt-Svc")
 }
 
 // ValidStatus reports whether code is a status code of RFC 9110 §15. net/http panics when it is to write one below 100.
 func ValidStatus(code int) bool { return 100 <= code && code <= 599 }
+
+// Move returns a link to one server as a link to another: with the scheme and host of to in place of those of from.
+func Move(link string, from, to *url.URL) string {
+	origin := from.Scheme + "://" + from.Host
+	if len(link) < len(origin) || !strings.EqualFold(link[:len(origin)], origin) {
+		return link
+	}
+	rest := link[len(origin):]
+	if rest != "" && strings.IndexByte("/?#", rest[0]) < 0 {
+		return link
+	}
+	return to.Scheme + "://" + to.Host + rest
+}
 
 // Locator turns links to an upstream into links to the gateway. It is immutable. Make it with NewLocator.
 type Locator struct {

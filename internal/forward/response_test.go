@@ -309,3 +309,20 @@ func BenchmarkRewrite(b *testing.B) {
 		})
 	}
 }
+
+func TestMove(t *testing.T) {
+	from, to := &url.URL{Scheme: "http", Host: "b:8001"}, &url.URL{Scheme: "https", Host: "a"}
+	for link, want := range map[string]string{
+		"http://b:8001":       "https://a",
+		"HTTP://B:8001/x?y#z": "https://a/x?y#z",
+		"http://b:8001?y":     "https://a?y",
+		"http://b:80010/x":    "http://b:80010/x",
+		"http://b:8001.c/x":   "http://b:8001.c/x",
+		"http://b:8001@c/x":   "http://b:8001@c/x",
+		"https://b:8001/x":    "https://b:8001/x",
+		"/x":                  "/x",
+		"":                    "",
+	} {
+		require.Equal(t, want, Move(link, from, to), link)
+	}
+}

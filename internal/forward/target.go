@@ -190,5 +190,5 @@ func Prefix(requestURI, rest string) string {
 func validPrefix(prefix string) bool {
 	const maxPrefixBytes = 1 << 10
 	return len(prefix) > 1 && len(prefix) <= maxPrefixBytes && prefix[0] == '/' && prefix[1] != '/' &&
-		only(prefix, isPath) && judgePath(prefix) == nil
+		(plain(prefix) || only(prefix, isPath) && judgePath(prefix) == nil)
 }

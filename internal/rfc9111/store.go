@@ -66,11 +66,14 @@ const (
 
 // Storable returns "" when the response may be stored and later be served to any client (RFC 9111 §3), else why not.
 func Storable(x *Exchange, c Config) Verdict {
-	cc := x.directives()
 	if v := understood(x); v != VerdictStore {
 		return v
 	}
+	cc := x.directives()
 	if v := permitted(x, cc); v != VerdictStore {
+		return v
+	}
+	if v := whole(x); v != VerdictStore {
 		return v
 	}
 	if v := impersonal(x, cc, c); v != VerdictStore {
@@ -88,7 +91,7 @@ func Storable(x *Exchange, c Config) Verdict {
 	return VerdictStore
 }
 
-// understood judges whether the message is of a kind whose rules are known and whose end can be proven (RFC 9111 §3, §3.3).
+// understood judges whether the message is of a kind whose rules are known and whose end can be proven (RFC 9111 §3).
 func understood(x *Exchange) Verdict {
 	switch {
 	case x.Method != http.MethodGet:
@@ -97,6 +100,13 @@ func understood(x *Exchange) Verdict {
 		return VerdictStatus
 	case !x.Framed: // RFC 9112 §8: the end of a connection does not prove a message complete
 		return VerdictUnframed
+	}
+	return VerdictStore
+}
+
+// whole judges whether the message is one answer for all time: not a part, not a stream, not the request itself.
+func whole(x *Exchange) Verdict {
+	switch {
 	case x.asked("Range"), has(x.Response, "Content-Range"):
 		return VerdictRange
 	case hasType(x.Response, "text/event-stream"):
