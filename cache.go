@@ -381,9 +381,11 @@ func (x *exchange) miss(c *Cache, key []byte) *Error {
 		return x.fill(&fill{cache: c, fetch: f, key: bytes.Clone(key), epoch: epoch, entry: newEntry(&ex)})
 	}
 	if a.length < 0 || a.length > inlineBody { // nobody else waits for it
-		defer context.AfterFunc(x.r.Context(), func() { a.cancel(context.Canceled) })()
+		a.wire.Follow(x.r.Context())
 	}
-	return x.relay(f)
+	err := x.relay(f)
+	f.recycle()
+	return err
 }
 
 // fill is one response on its way into the store.
@@ -414,6 +416,8 @@ const inlineBody = 256 << 10
 func (x *exchange) fill(fl *fill) *Error {
 	a := fl.fetch.answer
 	x.cache.stored = true
+	store, key := fl.cache.store, fl.key
+	a.wire.OnSurplus(func() { store.Invalidate(key) }) // RFC 9112 §11.2
 	forward.StripHop(a.head)
 	if a.length < 0 || a.length > inlineBody {
 		return x.fillBehind(fl)
@@ -423,7 +427,9 @@ func (x *exchange) fill(fl *fill) *Error {
 		x.cache.stored, x.cache.detail = false, "full"
 		return x.relay(fl.fetch)
 	}
-	return x.fillInline(fl)
+	err := x.fillInline(fl)
+	fl.fetch.recycle()
+	return err
 }
 
 // fillInline reads a short body of known length, stores it, and sends each
@@ -441,7 +447,7 @@ func (x *exchange) fillInline(fl *fill) (err *Error) {
 		m, end, readErr := readPiece(a, body[n:])
 		if readErr != nil {
 			x.cache.stored = false
-			return x.bodyFault(a, readErr)
+			return x.bodyFault(readErr)
 		}
 		piece := body[n : n+m]
 		n += m
@@ -449,7 +455,11 @@ func (x *exchange) fillInline(fl *fill) (err *Error) {
 			fl.fetch.close(nil)
 			fl.cache.store.Release(reserved)
 			reserved = 0
-			fl.commit(a.head, [][]byte{body})
+			if a.wire.Surplus() {
+				x.cache.stored, x.cache.detail = false, "surplus"
+			} else {
+				fl.commit(a.head, [][]byte{body})
+			}
 		}
 		if w == nil {
 			x.writeHead(a)
@@ -503,7 +513,7 @@ func (x *exchange) fillBehind(fl *fill) *Error {
 	a, c := fl.fetch.answer, fl.cache
 	body := flight.New(flight.Config{
 		Length: a.length, Limit: c.maxObject, Reserve: c.store.Reserve, Release: c.store.Release,
-		Unread: func() { a.cancel(context.Canceled) },
+		Unread: func() { a.wire.Abort(context.Canceled) },
 	})
 	reader, _ := body.Reader()
 	defer reader.Close()
@@ -522,7 +532,7 @@ func (x *exchange) fillBehind(fl *fill) *Error {
 	if !started {
 		return refused
 	}
-	return x.follow(reader, length, flush, a)
+	return x.follow(reader, length, flush)
 }
 
 // behind is the task that fills body, and commits it where it came whole.
@@ -538,12 +548,14 @@ func (fl *fill) behind(body *flight.Flight, head http.Header) {
 	fl.fetch.close(nil)
 	if chunks, ok := body.Body(); ok {
 		fl.cache.store.Release(lengthOf(chunks))
-		fl.commit(head, chunks)
+		if !fl.fetch.answer.wire.Surplus() {
+			fl.commit(head, chunks)
+		}
 	}
 }
 
 // follow sends a growing body to the client.
-func (x *exchange) follow(reader *flight.Reader, length int64, flush bool, a *attempt) *Error {
+func (x *exchange) follow(reader *flight.Reader, length int64, flush bool) *Error {
 	w := x.body(length, flush)
 	gone := x.r.Context().Done()
 	for {
@@ -555,7 +567,7 @@ func (x *exchange) follow(reader *flight.Reader, length int64, flush bool, a *at
 		case errors.Is(err, flight.ErrStopped):
 			return clientGone(x.r.Context())
 		case err != nil:
-			return x.bodyFault(a, err)
+			return x.bodyFault(err)
 		}
 		if _, err := w.Write(chunk); err != nil {
 			return x.writeFault(err)

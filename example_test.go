@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/embedgw/gateway"
@@ -499,4 +501,289 @@ func ExampleWithCacheAuthorized() {
 	// gateway; fwd=uri-miss; detail=authorization
 	// gateway; fwd=uri-miss; stored
 	// gateway; hit; ttl=60
+}
+
+// A service may have several servers. What one of them fails at, another is
+// asked for, where that is safe.
+func ExampleWithReplicas() {
+	first := service(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "first: ", r.URL.Path) })
+	defer first.Close()
+	second := service(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "second: ", r.URL.Path) })
+	defer second.Close()
+	firstURL, secondURL := first.URL, second.URL
+
+	gw, err := gateway.New(
+		gateway.WithService("users", firstURL,
+			gateway.WithReplicas(gateway.Replica{URL: secondURL}),
+			gateway.WithBalancing(gateway.RoundRobin()),
+		),
+	)
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	app := httptest.NewServer(gw)
+	defer app.Close()
+	show(app.URL + "/users/1")
+	show(app.URL + "/users/2")
+	show(app.URL + "/users/3")
+	first.Close()
+	show(app.URL + "/users/4")
+	show(app.URL + "/users/5")
+	fmt.Println("errors:", gw.Stats().Errors)
+	// Output:
+	// 200 first: /1
+	// 200 second: /2
+	// 200 first: /3
+	// 200 second: /4
+	// 200 second: /5
+	// errors: map[]
+}
+
+// Replicas can be replaced at run time. What is under way at the others goes on.
+func ExampleUpstream_SetReplicas() {
+	blue := service(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "blue") })
+	defer blue.Close()
+	green := service(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "green") })
+	defer green.Close()
+	gw, err := gateway.New(gateway.WithService("users", blue.URL))
+	if err != nil {
+		log.Fatal(err)
+	}
+	app := httptest.NewServer(gw)
+	defer app.Close()
+
+	show(app.URL + "/users/42")
+	fmt.Println(gw.Upstream("users").SetReplicas(gateway.Replica{URL: green.URL}))
+	show(app.URL + "/users/42")
+	fmt.Println(gw.Upstream("users").SetReplicas(gateway.Replica{URL: "http://green/v2", Weight: -1}))
+	show(app.URL + "/users/42")
+	// Output:
+	// 200 blue
+	// <nil>
+	// 200 green
+	// gateway: SetReplicas of service "users": "-1": the weight is negative
+	// gateway: SetReplicas of service "users": "http://green/v2": the path is not the target's
+	// 200 green
+}
+
+// A service whose requests fail is left alone for a while. The hook, which must
+// not block, is told of each change.
+func ExampleWithBreaker() {
+	asked := 0
+	orders := service(func(w http.ResponseWriter, r *http.Request) {
+		asked++
+		w.WriteHeader(http.StatusInternalServerError)
+		fmt.Fprint(w, "broken")
+	})
+	defer orders.Close()
+	ordersURL := orders.URL
+	changes := make(chan string, 1)
+
+	gw, err := gateway.New(
+		gateway.WithService("orders", ordersURL,
+			gateway.WithBreaker(0.5, 3),
+			gateway.WithBreakerTimes(10*time.Second, time.Minute, 1),
+			gateway.WithBreakerHook(func(service string, from, to gateway.BreakerState) {
+				changes <- fmt.Sprint(service, ": ", from, " -> ", to)
+			}),
+		),
+	)
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	app := httptest.NewServer(gw)
+	defer app.Close()
+	show(app.URL + "/orders/1")
+	show(app.URL + "/orders/2")
+	show(app.URL + "/orders/3")
+	fmt.Println(<-changes)
+	resp, err := http.Get(app.URL + "/orders/4")
+	if err != nil {
+		log.Fatal(err)
+	}
+	resp.Body.Close()
+	fmt.Println(resp.StatusCode, "after", resp.Header.Get("Retry-After"), "s")
+	fmt.Println("asked", asked, "times;", gw.Stats().Errors)
+	// Output:
+	// 500 broken
+	// 500 broken
+	// 500 broken
+	// orders: closed -> open
+	// 503 after 60 s
+	// asked 3 times; map[breaker_open:1]
+}
+
+// A request that is not answered soon is sent to another replica, too. The first
+// answer is taken, and the other request is called off.
+func ExampleWithHedge() {
+	calledOff := make(chan bool, 1)
+	slow := service(func(w http.ResponseWriter, r *http.Request) {
+		<-r.Context().Done()
+		calledOff <- true
+	})
+	defer slow.Close()
+	fast := service(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "fast: ", r.URL.Path) })
+	defer fast.Close()
+
+	gw, err := gateway.New(gateway.WithService("users", slow.URL,
+		gateway.WithReplicas(gateway.Replica{URL: fast.URL}),
+		gateway.WithBalancing(gateway.RoundRobin()), // the slow one first
+		gateway.WithHedge(20*time.Millisecond),
+	))
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	app := httptest.NewServer(gw)
+	defer app.Close()
+	show(app.URL + "/users/42")
+	fmt.Println("called off:", <-calledOff)
+	fmt.Println("hedges:", gw.Stats().Hedges)
+	// Output:
+	// 200 fast: /42
+	// called off: true
+	// hedges: 1
+}
+
+// More than a service is meant to bear is refused, with the time after which it
+// would be let in.
+func ExampleWithRateLimit() {
+	search := service(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "found ", r.URL.Query().Get("q")) })
+	defer search.Close()
+
+	gw, err := gateway.New(gateway.WithService("search", search.URL,
+		gateway.WithRateLimit(0.1, 2), // one in ten seconds, and two at once
+	))
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	app := httptest.NewServer(gw)
+	defer app.Close()
+	show(app.URL + "/search?q=a")
+	show(app.URL + "/search?q=b")
+	resp, err := http.Get(app.URL + "/search?q=c")
+	if err != nil {
+		log.Fatal(err)
+	}
+	resp.Body.Close()
+	fmt.Println(resp.StatusCode, "after", resp.Header.Get("Retry-After"), "s")
+	// Output:
+	// 200 found a
+	// 200 found b
+	// 429 after 10 s
+}
+
+// An event stream passes as it comes: each event is at the client before the
+// service sends the next.
+func Example_eventStream() {
+	received := make(chan bool)
+	news := service(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		for n := 1; n <= 3; n++ {
+			fmt.Fprintf(w, "data: event %d\n\n", n)
+			_ = http.NewResponseController(w).Flush()
+			<-received
+		}
+	})
+	defer news.Close()
+	gw, err := gateway.New(gateway.WithService("news", news.URL))
+	if err != nil {
+		log.Fatal(err)
+	}
+	app := httptest.NewServer(gw)
+	defer app.Close()
+
+	stream, err := http.Get(app.URL + "/news/today")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer stream.Body.Close()
+	for lines := bufio.NewScanner(stream.Body); lines.Scan(); {
+		if line := lines.Text(); line != "" {
+			fmt.Println(line)
+			received <- true
+		}
+	}
+	// Output:
+	// data: event 1
+	// data: event 2
+	// data: event 3
+}
+
+// A service can be a socket of the same machine.
+func Example_unixSocket() {
+	dir, err := os.MkdirTemp("", "users")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	socket := filepath.Join(dir, "users.sock")
+	ln, err := net.Listen("unix", socket)
+	if err != nil {
+		log.Fatal(err)
+	}
+	users := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, r.Host, r.URL.Path)
+	})}
+	go func() { _ = users.Serve(ln) }()
+	defer users.Close()
+
+	gw, err := gateway.New(gateway.WithService("users", "unix://"+filepath.ToSlash(socket)))
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	app := httptest.NewServer(gw)
+	defer app.Close()
+	show(app.URL + "/users/42")
+	// Output:
+	// 200 localhost/42
+}
+
+// HTTP/2 is what gRPC needs. To an http target it is spoken with prior
+// knowledge.
+func ExampleWithHTTP2() {
+	greeter := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Proto, " ", r.URL.Path) }))
+	greeter.Config.Protocols = new(http.Protocols)
+	greeter.Config.Protocols.SetUnencryptedHTTP2(true)
+	greeter.Start()
+	defer greeter.Close()
+
+	gw, err := gateway.New(gateway.WithService("greeter", greeter.URL, gateway.WithHTTP2()))
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	app := httptest.NewServer(gw)
+	defer app.Close()
+	show(app.URL + "/greeter/hello.Greeter/SayHello")
+	// Output:
+	// 200 HTTP/2.0 /hello.Greeter/SayHello
+}
+
+// Connections can be made in a way of the app's own: here a service is found
+// without its name being resolved.
+func ExampleWithDialContext() {
+	users := service(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Host, r.URL.Path) })
+	defer users.Close()
+	address := users.Listener.Addr().String()
+
+	gw, err := gateway.New(gateway.WithService("users", "http://users.internal",
+		gateway.WithDialContext(func(ctx context.Context, network, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, network, address)
+		}),
+	))
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	app := httptest.NewServer(gw)
+	defer app.Close()
+	show(app.URL + "/users/42")
+	// Output:
+	// 200 users.internal/42
 }

@@ -32,6 +32,7 @@ import (
 	"time"
 
 	"github.com/embedgw/gateway/internal/forward"
+	"github.com/embedgw/gateway/internal/h1"
 	"github.com/embedgw/gateway/internal/retry"
 	"github.com/embedgw/gateway/internal/telemetry"
 	"github.com/embedgw/gateway/internal/work"
@@ -276,7 +277,7 @@ func (x *exchange) judge() *Error {
 	if x.upgrade, err = forward.Upgrade(r); err != nil {
 		return fault(ReasonBadRequest, err)
 	}
-	if x.upgrade != "" && !forward.CanHijack(x.w) {
+	if x.upgrade != "" && (svc.policy.http2 || !forward.CanHijack(x.w)) {
 		x.upgrade = "" // served as if it had not asked
 	}
 	if x.upgrade != "" && x.life.Draining() {
@@ -320,7 +321,9 @@ func newRequestID() string {
 	var b [16]byte
 	binary.BigEndian.PutUint64(b[:8], rand.Uint64())
 	binary.BigEndian.PutUint64(b[8:], rand.Uint64())
-	return hex.EncodeToString(b[:])
+	var text [2 * len(b)]byte
+	hex.Encode(text[:], b[:])
+	return string(text[:])
 }
 
 func (x *exchange) hasBody() bool {
@@ -351,7 +354,9 @@ func (x *exchange) pass() *Error {
 	if err := f.run(); err != nil {
 		return err
 	}
-	return x.relay(f)
+	err := x.relay(f)
+	f.recycle()
+	return err
 }
 
 // relay sends the answer of f to the client, and ends f.
@@ -369,7 +374,7 @@ func (x *exchange) relay(f *fetch) (err *Error) {
 	} else {
 		x.invalidate(a)
 		x.writeHead(a)
-		if !x.bodyless(a.status) {
+		if !bodyless(x.r.Method, a.status) {
 			err = x.relayBody(a)
 		}
 	}
@@ -379,18 +384,17 @@ func (x *exchange) relay(f *fetch) (err *Error) {
 
 // bodyless reports whether a response has no content by its status or method
 // (RFC 9110 §6.4.1).
-func (x *exchange) bodyless(status int) bool {
-	return x.r.Method == http.MethodHead || status == http.StatusNoContent || status == http.StatusNotModified
+func bodyless(method string, status int) bool {
+	return method == http.MethodHead || status == http.StatusNoContent || status == http.StatusNotModified
 }
 
 // writeHead sends the final response header.
 func (x *exchange) writeHead(a *attempt) {
-	forward.StripHop(a.head)
 	if a.status == http.StatusNoContent {
 		delete(a.head, "Content-Length") // RFC 9110 §8.6
 	}
 	h := x.w.Header()
-	forward.Merge(h, a.head)
+	forward.Relay(h, a.head)
 	x.relocate(h)
 	if _, ok := h["Content-Type"]; !ok {
 		h["Content-Type"] = nil // or net/http's server would guess one
@@ -399,6 +403,9 @@ func (x *exchange) writeHead(a *attempt) {
 		if !forward.ForbiddenTrailer(name) {
 			h.Add("Trailer", name)
 		}
+	}
+	if x.r.ProtoMajor == 1 && h["Trailer"] != nil && !bodyless(x.r.Method, a.status) {
+		delete(h, "Content-Length") // only chunks leave room for a trailer section (RFC 9112 §7.1.2)
 	}
 	x.setRequestID(h)
 	x.setCacheStatus(h)
@@ -462,27 +469,39 @@ func (x *exchange) relayInterim(code int, fields http.Header) {
 	}
 }
 
-// smallBody is what net/http's server buffers: writing it cannot block.
-const smallBody = 2 << 10
+// smallBody is what net/http's server buffers: writing it cannot block. Of a
+// piece shorter than shortPiece it may keep the end in its buffers.
+const (
+	smallBody  = 2 << 10
+	shortPiece = 8 << 10
+)
 
 var errDrained = errors.New("ended by drain")
 
 // relayBody streams the content.
 func (x *exchange) relayBody(a *attempt) *Error {
 	if forward.IsEventStream(a.head) {
-		defer x.life.Open(func() { a.cancel(errDrained) }).Close()
+		a.fetch.shared = true
+		defer x.life.Open(func() { a.wire.Abort(errDrained) }).Close()
 	}
 	w := x.body(a.length, forward.NeedsFlush(a.head, a.length))
-	c := forward.Copier{W: w}
-	buf := forward.GetBuffer()
-	n, err := c.Copy(a, buf[:])
-	forward.PutBuffer(buf)
-	w.settle()
-	if err == nil && a.length >= 0 && n != a.length {
-		err = io.ErrUnexpectedEOF
-	}
-	if err != nil {
-		return x.bodyFault(a, err)
+	var n int64
+	for {
+		piece, err := a.Next()
+		if n += int64(len(piece)); len(piece) > 0 {
+			if _, err := w.Write(piece); err != nil {
+				w.settle()
+				return x.writeFault(err)
+			}
+		}
+		if err == nil {
+			continue
+		}
+		w.settle()
+		if err == io.EOF && (n == a.length || a.length < 0) { //nolint:errorlint // a reader's regular end
+			break
+		}
+		return x.bodyFault(err)
 	}
 	h := x.w.Header()
 	for name, values := range forward.Trailers(*a.trailer) {
@@ -516,7 +535,7 @@ func (w *bodyWriter) Write(p []byte) (int, error) {
 	}
 	n, err := w.w.Write(p)
 	w.sent += int64(n)
-	if err == nil && (w.flush || len(p) < smallBody && w.sent < w.length) {
+	if err == nil && (w.flush || len(p) < shortPiece && w.sent < w.length) {
 		err = w.flushNow()
 	}
 	return n, err
@@ -579,19 +598,17 @@ func (w *bodyWriter) settle() {
 	}
 }
 
-// bodyFault says whose fault it is that a body did not come to its end.
-func (x *exchange) bodyFault(a *attempt, err error) *Error {
-	if isError[*forward.WriteError](err) {
-		return x.writeFault(err)
-	}
-	cause := context.Cause(a.ctx)
+// bodyFault says whose fault it is that a content did not come to its end.
+func (x *exchange) bodyFault(err error) *Error {
 	switch {
-	case errors.Is(cause, errDrained):
+	case errors.Is(err, errDrained):
 		return nil
-	case errors.Is(cause, work.ErrShutdown):
-		return fault(ReasonShuttingDown, cause)
-	case isError[*timeoutError](cause):
-		return fault(ReasonTimeout, cause)
+	case errors.Is(err, work.ErrShutdown):
+		return fault(ReasonShuttingDown, err)
+	case timedOut(err):
+		return fault(ReasonTimeout, err)
+	case isError[badResponse](err):
+		return fault(ReasonBadResponse, err)
 	case x.r.Context().Err() != nil:
 		return clientGone(x.r.Context())
 	}
@@ -602,7 +619,7 @@ func (x *exchange) bodyFault(a *attempt, err error) *Error {
 // whole exchange has run out of time.
 func (x *exchange) writeFault(err error) *Error {
 	if d := x.svc.policy.maxDuration; d > 0 && errors.Is(err, os.ErrDeadlineExceeded) && time.Since(x.start) >= d {
-		return fault(ReasonTimeout, errMaxDuration)
+		return fault(ReasonTimeout, h1.EndTimeout)
 	}
 	if errors.Is(err, work.ErrShutdown) || x.wasCut() {
 		return fault(ReasonShuttingDown, work.ErrShutdown)
@@ -624,10 +641,20 @@ func isError[E error](err error) bool {
 
 // tunnel joins the client's connection and the upstream's after a 101.
 func (x *exchange) tunnel(a *attempt) *Error {
-	a.alarm.Stop()
 	if x.life.Draining() {
 		return fault(ReasonShuttingDown, errDrained)
 	}
+	upstream := a.wire.Switched()
+	if upstream == nil {
+		return fault(ReasonBadResponse, badResponse("the switched connection is out of reach"))
+	}
+	defer upstream.Close()
+	up := x.svc.up
+	if n := up.tunnels.Add(1); n > int64(x.svc.policy.maxTunnels) {
+		up.tunnels.Add(-1)
+		return fault(ReasonOverloaded, nil)
+	}
+	defer up.tunnels.Add(-1)
 	conn, buffered, err := http.NewResponseController(x.w).Hijack()
 	if err != nil {
 		return fault(ReasonBadRequest, err)
@@ -635,7 +662,7 @@ func (x *exchange) tunnel(a *attempt) *Error {
 	x.wrote, x.status = true, a.status
 	defer x.life.Open(func() {
 		_ = conn.Close()
-		_ = a.tunnel.Close()
+		_ = upstream.Close()
 	}).Close()
 	forward.StripHop(a.head)
 	x.setRequestID(a.head)
@@ -647,7 +674,7 @@ func (x *exchange) tunnel(a *attempt) *Error {
 		return fault(ReasonClientClosed, err)
 	}
 	_, x.sent, err = forward.Tunnel(forward.TunnelConfig{
-		Client: conn, ClientBuffered: buffered.Reader, Upstream: a.tunnel,
+		Client: conn, ClientBuffered: buffered.Reader, Upstream: upstream,
 		Idle: x.svc.policy.tunnelIdleTimeout, Go: x.life.Go,
 	})
 	if errors.Is(err, forward.ErrTunnelIdle) {
@@ -670,6 +697,9 @@ func (x *exchange) fail(err *Error) {
 	h := x.w.Header()
 	x.setRequestID(h)
 	x.setCacheStatus(h)
+	if err.retryAfter > 0 { // RFC 9110 §10.2.3: whole seconds
+		h.Set("Retry-After", strconv.FormatInt(int64((err.retryAfter+time.Second-1)/time.Second), 10))
+	}
 	switch err.Reason {
 	case ReasonMethodNotAllowed:
 		h.Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
@@ -767,6 +797,7 @@ const (
 	ReasonMethodNotAllowed     Reason = "method_not_allowed"     // 405: TRACE
 	ReasonBodyTooLarge         Reason = "body_too_large"         // 413: more than WithMaxBodyBytes
 	ReasonTargetTooLong        Reason = "target_too_long"        // 414: more than 8 KiB
+	ReasonRateLimited          Reason = "rate_limited"           // 429: more than WithRateLimit
 	ReasonHeaderTooLarge       Reason = "header_too_large"       // 431: more than WithMaxHeaderBytes, or 100 fields
 	ReasonClientClosed         Reason = "client_closed"          // 499, in records only: the client left or stopped reading
 	ReasonPanic                Reason = "panic"                  // 500: a hook panicked
@@ -778,6 +809,10 @@ const (
 	ReasonBadResponse          Reason = "bad_response"           // 502: the upstream's answer breaks the rules of HTTP or a bound
 	ReasonInterimOverflow      Reason = "upstream_1xx_overflow"  // 502: too many interim responses
 	ReasonTruncated            Reason = "truncated"              // 502: the upstream's body broke off
+	ReasonBreakerOpen          Reason = "breaker_open"           // 503: most of the service's answers were failures
+	ReasonNoReplica            Reason = "no_replica"             // 503: no replica is healthy, and WithPanicThreshold is 0
+	ReasonOverloaded           Reason = "overloaded"             // 503: more than WithMaxConcurrency and its queue, or WithMaxTunnels
+	ReasonPoolExhausted        Reason = "pool_exhausted"         // 503: no connection to the upstream came free in time
 	ReasonShuttingDown         Reason = "shutting_down"          // 503: Shutdown was called
 	ReasonTimeout              Reason = "timeout"                // 504: one of the timeouts ran out
 	ReasonNotCached            Reason = "not_cached"             // 504: only-if-cached, and nothing fresh is stored
@@ -798,6 +833,7 @@ var reasons = [...]struct {
 	{ReasonMethodNotAllowed, 405, "The method is not allowed."},
 	{ReasonBodyTooLarge, 413, "The request's body is too large."},
 	{ReasonTargetTooLong, 414, "The request's target is too long."},
+	{ReasonRateLimited, 429, "There are too many requests."},
 	{ReasonHeaderTooLarge, 431, "The request's header is too large."},
 	{ReasonClientClosed, statusClientClosed, ""},
 	{ReasonPanic, 500, "The request could not be handled."},
@@ -809,6 +845,10 @@ var reasons = [...]struct {
 	{ReasonBadResponse, 502, "The service's response could not be used."},
 	{ReasonInterimOverflow, 502, "The service's response could not be used."},
 	{ReasonTruncated, 502, "The service's response broke off."},
+	{ReasonBreakerOpen, 503, "The service is in trouble."},
+	{ReasonNoReplica, 503, "The service is in trouble."},
+	{ReasonOverloaded, 503, "The service is busy."},
+	{ReasonPoolExhausted, 503, "The service is busy."},
 	{ReasonShuttingDown, 503, "The server is shutting down."},
 	{ReasonTimeout, 504, "The service did not answer in time."},
 	{ReasonNotCached, 504, "There is no stored response."},
@@ -831,6 +871,8 @@ type Error struct {
 	Status   int   // what the client is answered with; 499: nothing, it has left
 	Attempts int   // how many were made
 	Err      error // the cause, for logs only; may be nil
+
+	retryAfter time.Duration // when another request may fare better; zero: nobody knows
 }
 
 func fault(reason Reason, err error) *Error {

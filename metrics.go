@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"path"
@@ -94,6 +93,7 @@ type counter = stats.Counter
 type serviceStats struct {
 	inFlight atomic.Int64
 	retries  counter
+	hedges   counter
 	hits     counter
 	misses   counter
 	errors   [len(reasons)]counter
@@ -199,10 +199,83 @@ type UpstreamStats struct {
 	Requests    uint64            `json:"requests"` // ended, however they did
 	InFlight    int64             `json:"in_flight"`
 	Retries     uint64            `json:"retries"`
+	Hedges      uint64            `json:"hedges"`
 	CacheHits   uint64            `json:"cache_hits"`
 	CacheMisses uint64            `json:"cache_misses"` // whatever went upstream although the service has a cache
 	Errors      map[Reason]uint64 `json:"errors"`       // by reason; those that did not occur are absent
 	Latency     Latency           `json:"latency"`      // arrival to the response's last byte
+
+	Breaker  BreakerStats   `json:"breaker"`
+	Queue    QueueStats     `json:"queue"`    // of WithMaxConcurrency
+	Replicas []ReplicaStats `json:"replicas"` // empty in the sum of all services
+}
+
+// BreakerStats is the state of a circuit breaker.
+type BreakerStats struct {
+	State  BreakerState `json:"state"`  // empty without one, and in the sum of all services
+	Opened uint64       `json:"opened"` // how often
+}
+
+// QueueStats is who holds a place, and who waits for one.
+type QueueStats struct {
+	InUse   int `json:"in_use"`
+	Waiting int `json:"waiting"`
+}
+
+// ReplicaStats is the state of one replica.
+type ReplicaStats struct {
+	Address   string        `json:"address"` // host:port, or a socket's path
+	Health    string        `json:"health"`  // healthy, ejected, unhealthy
+	Weight    float64       `json:"weight"`  // less than its own during a slow start
+	InFlight  int64         `json:"in_flight"`
+	Latency   time.Duration `json:"latency_ns"` // to the response's header, decaying average
+	Ejections uint64        `json:"ejections"`
+	Conns     ConnStats     `json:"conns"` // zero over HTTP/2 and round trippers of the app's
+}
+
+// ConnStats is what the connections to one replica do.
+type ConnStats struct {
+	Open            int64             `json:"open"` // dials under way included
+	Idle            int64             `json:"idle"`
+	InUse           int64             `json:"in_use"`
+	Waiting         int64             `json:"waiting"` // requests for a connection
+	Dials           uint64            `json:"dials"`   // that ended, errors included
+	DialErrors      uint64            `json:"dial_errors"`
+	Reuses          uint64            `json:"reuses"`
+	Waits           uint64            `json:"waits"`
+	WaitTime        time.Duration     `json:"wait_ns"` // of all waits
+	AcquireTimeouts uint64            `json:"acquire_timeouts"`
+	Discards        map[string]uint64 `json:"discards"` // closed, surplus, idle, age, error, not-reusable, shutdown; those that did not occur are absent
+}
+
+func (u *Upstream) readState(s *UpstreamStats) {
+	now := time.Now()
+	if u.breaker != nil {
+		b := u.breaker.Status(now)
+		s.Breaker = BreakerStats{BreakerState(b.State.String()), b.Opened}
+	}
+	if u.limit != nil {
+		s.Queue.InUse, s.Queue.Waiting = u.limit.Stats()
+	}
+	for _, e := range u.set.All() {
+		st := e.Status(now)
+		r := ReplicaStats{
+			Address: e.Value.address, Health: st.Health.String(), Weight: st.Weight, InFlight: st.InFlight,
+			Latency: st.Latency, Ejections: st.Ejections, Conns: ConnStats{Discards: map[string]uint64{}},
+		}
+		if e.Value.client != nil {
+			c := e.Value.client.Stats()
+			r.Conns = ConnStats{
+				Open: c.Open, Idle: c.Idle, InUse: c.InUse, Waiting: c.Waiting, Dials: c.Dials, DialErrors: c.DialErrors,
+				Reuses: c.Reuses, Waits: c.Waits, WaitTime: c.WaitTime, AcquireTimeouts: c.AcquireTimeouts,
+				Discards: make(map[string]uint64, len(c.Discards)),
+			}
+			for why, n := range c.Discards {
+				r.Conns.Discards[string(why)] = n
+			}
+		}
+		s.Replicas = append(s.Replicas, r)
+	}
 }
 
 // Stats is what a gateway has done since it was made.
@@ -229,9 +302,9 @@ type CacheStats struct {
 func (s *serviceStats) read() (UpstreamStats, stats.Snapshot) {
 	snap := s.latency.Snapshot()
 	out := UpstreamStats{
-		Requests: snap.Count, InFlight: s.inFlight.Load(), Retries: s.retries.Load(),
+		Requests: snap.Count, InFlight: s.inFlight.Load(), Retries: s.retries.Load(), Hedges: s.hedges.Load(),
 		CacheHits: s.hits.Load(), CacheMisses: s.misses.Load(),
-		Errors: make(map[Reason]uint64), Latency: latencyOf(&snap),
+		Errors: make(map[Reason]uint64), Latency: latencyOf(&snap), Replicas: []ReplicaStats{},
 	}
 	for i := range s.errors {
 		if n := s.errors[i].Load(); n > 0 {
@@ -245,6 +318,10 @@ func (s *UpstreamStats) add(o *UpstreamStats) {
 	s.Requests += o.Requests
 	s.InFlight += o.InFlight
 	s.Retries += o.Retries
+	s.Hedges += o.Hedges
+	s.Breaker.Opened += o.Breaker.Opened
+	s.Queue.InUse += o.Queue.InUse
+	s.Queue.Waiting += o.Queue.Waiting
 	s.CacheHits += o.CacheHits
 	s.CacheMisses += o.CacheMisses
 	for reason, n := range o.Errors {
@@ -255,6 +332,7 @@ func (s *UpstreamStats) add(o *UpstreamStats) {
 // Stats returns what the service has done since it was made.
 func (u *Upstream) Stats() UpstreamStats {
 	s, _ := u.stats.read()
+	u.readState(&s)
 	return s
 }
 
@@ -279,6 +357,7 @@ func (g *Gateway) Stats() Stats {
 	var caches []*Cache
 	for name, svc := range snap.services {
 		one, l := svc.up.stats.read()
+		svc.up.readState(&one)
 		s.Services[name] = one
 		s.add(&one)
 		latency.Add(&l)
@@ -433,30 +512,17 @@ func (p *probe) run(svc *service) (c check) {
 func (s *service) ask() check {
 	ctx, cancel := context.WithTimeout(context.Background(), s.policy.healthTime)
 	defer cancel()
-	e := s.up.endpoints[0]
-	target, query, _ := strings.Cut(s.policy.healthPath, "?")
-	out := outbound{path: forward.Join(s.base, target), query: query}
-	u := out.url(e)
-	req := (&http.Request{
-		Method: http.MethodGet, URL: &u, Host: s.host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: http.Header{"User-Agent": {"gateway-health/" + version}},
-	}).WithContext(ctx)
-	resp, err := e.rt.RoundTrip(req)
-	if err == nil && resp.Body != nil {
-		defer resp.Body.Close()
-	}
+	e := s.up.set.Pick(0, nil, time.Now()).Value
+	status, err := e.ask(ctx, s.probeRequest())
 	switch {
 	case ctx.Err() != nil:
 		return check{Status: "warn", Problem: "no answer in time"}
 	case err != nil:
 		return check{Status: "warn", Problem: "no answer"}
+	case status < 200: // 101: the rest is another protocol
+		return check{Status: "warn", Code: status, Problem: "bad answer"}
+	case status >= 500:
+		return check{Status: "warn", Code: status, Problem: "server error"}
 	}
-	if resp.StatusCode < 200 { // 101: the body is the connection, which knows nothing of ctx
-		return check{Status: "warn", Code: resp.StatusCode, Problem: "bad answer"}
-	}
-	_, _ = io.CopyN(io.Discard, resp.Body, drainBytes)
-	if resp.StatusCode >= 500 {
-		return check{Status: "warn", Code: resp.StatusCode, Problem: "server error"}
-	}
-	return check{Status: "pass", Code: resp.StatusCode}
+	return check{Status: "pass", Code: status}
 }

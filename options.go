@@ -8,9 +8,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"maps"
 	"math"
+	mathrand "math/rand/v2"
+	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -20,6 +23,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/embedgw/gateway/internal/balance"
 	"github.com/embedgw/gateway/internal/forward"
 )
 
@@ -103,11 +107,48 @@ type policy struct {
 	retryRatio      float64
 	retryPerSecond  float64
 	maxBodyBytes    int64 // negative: no limit
+	maxAnswerBytes  int64 // zero: no limit
 	maxHeaderBytes  int
 	methods         []string // allowed beyond the registered ones
 	preserveHost    bool
 	trusted         []netip.Prefix
 	requestIDHeader string // empty: none
+
+	maxConns        int // to each replica
+	minConns        int
+	connIdleTimeout time.Duration
+	maxConnAge      time.Duration
+	acquireTimeout  time.Duration // the wait for one of them
+	noConnReuse     bool
+	dial            DialFunc // nil: net.Dialer
+
+	replicas         []Replica // beside the target
+	balancing        Balancing
+	slowStart        time.Duration
+	dnsRefresh       time.Duration // zero: names are resolved when a connection is made
+	ejectFailures    int
+	ejectRate        float64
+	ejectBase        time.Duration // zero: no ejection
+	ejectMax         time.Duration
+	ejectShare       float64
+	panicShare       float64
+	checkInterval    time.Duration // zero: no active checks
+	checkRise        int
+	checkFall        int
+	breakerRatio     float64 // zero: no breaker
+	breakerVolume    int
+	breakerWindow    time.Duration
+	breakerOpen      time.Duration
+	breakerProbes    int
+	onBreaker        BreakerHook
+	hedgeDelay       time.Duration // zero: no hedging
+	ratePerSecond    float64       // zero: no limit
+	rateBurst        int
+	maxTunnels       int
+	http2            bool
+	concurrency      int // zero: no limit
+	concurrencyQueue int
+	concurrencyWait  time.Duration
 
 	transport    http.RoundTripper
 	tlsConfig    *tls.Config
@@ -138,6 +179,22 @@ func defaultPolicy() policy {
 		maxHeaderBytes:      64 << 10,
 		requestIDHeader:     "X-Request-Id",
 		healthTime:          time.Second,
+		maxConns:            10_000,
+		maxTunnels:          10_000,
+		ejectFailures:       5,
+		ejectRate:           0.5,
+		ejectBase:           10 * time.Second,
+		ejectMax:            5 * time.Minute,
+		ejectShare:          0.5,
+		panicShare:          0.5,
+		breakerRatio:        0.5,
+		breakerVolume:       20,
+		breakerWindow:       10 * time.Second,
+		breakerOpen:         500 * time.Millisecond,
+		breakerProbes:       3,
+		connIdleTimeout:     4 * time.Second, // below the keep-alive of common servers (5 s)
+		maxConnAge:          5 * time.Minute,
+		acquireTimeout:      time.Second,
 	}
 }
 
@@ -244,6 +301,25 @@ var contradictions = [...]struct{ one, other, reason string }{
 	{"WithDialTimeout", "WithTransport", "a round tripper of your own dials by itself"},
 	{"WithTLSHandshakeTimeout", "WithTransport", "a round tripper of your own dials by itself"},
 	{"WithResponseHeaderTimeout", "WithTransport", "a round tripper of your own keeps its own time; use WithAttemptTimeout"},
+	{"WithMaxConns", "WithTransport", "a round tripper of your own has its own connections"},
+	{"WithMinConns", "WithTransport", "a round tripper of your own has its own connections"},
+	{"WithConnIdleTimeout", "WithTransport", "a round tripper of your own has its own connections"},
+	{"WithMaxConnAge", "WithTransport", "a round tripper of your own has its own connections"},
+	{"WithAcquireTimeout", "WithTransport", "a round tripper of your own has its own connections"},
+	{"WithoutConnReuse", "WithTransport", "a round tripper of your own has its own connections"},
+	{"WithDialContext", "WithTransport", "a round tripper of your own dials by itself"},
+	{"WithHTTP2", "WithTransport", "a round tripper of your own speaks what it speaks"},
+	{"WithMinConns", "WithHTTP2", "one connection carries many requests"},
+	{"WithoutConnReuse", "WithHTTP2", "one connection carries many requests"},
+	{"WithEjection", "WithoutEjection", "the same list asks for ejection"},
+	{"WithEjectionShare", "WithoutEjection", "the same list refines ejection"},
+	{"WithHealthChecks", "WithoutHealthChecks", "the same list asks for checks"},
+	{"WithBreaker", "WithoutBreaker", "the same list asks for a breaker"},
+	{"WithBreakerTimes", "WithoutBreaker", "the same list refines the breaker"},
+	{"WithBreakerHook", "WithoutBreaker", "the same list refines the breaker"},
+	{"WithMinConns", "WithoutConnReuse", "the same list keeps connections warm"},
+	{"WithConnIdleTimeout", "WithoutConnReuse", "the same list keeps idle connections"},
+	{"WithMaxConnAge", "WithoutConnReuse", "the same list keeps connections"},
 }
 
 func (l *list) judge() {
@@ -263,6 +339,9 @@ func (c *serviceConfig) judge() {
 	}
 	if p.tokenSource != nil && p.header["Authorization"] != nil {
 		l.faultOf("WithTokenSource", "", "Authorization is already injected (WithHeader)")
+	}
+	if l.given["WithMinConns"] && p.minConns > p.maxConns {
+		l.faultOf("WithMinConns", fmt.Sprint(p.minConns), "more than WithMaxConns")
 	}
 	if p.requestIDHeader != "" && p.header[p.requestIDHeader] != nil {
 		l.faultOf("WithHeader", p.requestIDHeader, "is the request id's header (WithRequestID)")
@@ -313,7 +392,8 @@ func (o gatewayOption) applyGateway(c *config) { o(c) }
 // target. The name is 1 to 64 letters, digits and "-", ".", "_", "~", neither
 // "." nor "..", and unique; it is matched byte for byte. The target is an http
 // or https URL without userinfo, query or fragment; its path, if any, comes
-// before what follows the service segment. The options refine the defaults
+// before what follows the service segment. Or it is "unix:///" and the path of
+// a socket, on which plain HTTP is spoken. The options refine the defaults
 // given to [New], whatever their order.
 func WithService(name, target string, opts ...ServiceOption) Option {
 	return gatewayOption(func(c *config) {
@@ -545,6 +625,18 @@ func WithMaxBodyBytes(n int64) DefaultOption {
 	})
 }
 
+// WithMaxResponseBytes bounds response contents in bytes: one that is declared
+// longer is answered 502, one that turns out to be is cut off. Default and
+// zero: no bound.
+func WithMaxResponseBytes(n int64) DefaultOption {
+	return def("WithMaxResponseBytes", func(p *policy, l *list) {
+		if n < 0 {
+			l.fault(fmt.Sprint(n), "negative")
+		}
+		p.maxAnswerBytes = n
+	})
+}
+
 // WithMaxHeaderBytes bounds the header of a request, in bytes of names and
 // values; then 431. (The server's own MaxHeaderBytes comes first.) Default
 // 64 KiB. At least 1 KiB.
@@ -555,6 +647,375 @@ func WithMaxHeaderBytes(n int) DefaultOption {
 		}
 		p.maxHeaderBytes = n
 	})
+}
+
+// WithMaxConns bounds the connections to each replica, tunnels included. A
+// request that needs one more waits for [WithAcquireTimeout], in the order of
+// arrival. Default 10,000. At least 1.
+func WithMaxConns(n int) DefaultOption {
+	return def("WithMaxConns", func(p *policy, l *list) {
+		if n < 1 {
+			l.fault(fmt.Sprint(n), "less than 1")
+		}
+		p.maxConns = n
+	})
+}
+
+// WithMinConns has so many connections to each replica kept open, from the
+// first request on. Default and zero: none. At most [WithMaxConns].
+func WithMinConns(n int) DefaultOption {
+	return def("WithMinConns", func(p *policy, l *list) {
+		if n < 0 {
+			l.fault(fmt.Sprint(n), "negative")
+		}
+		p.minConns = n
+	})
+}
+
+// WithConnIdleTimeout bounds how long a connection is kept unused. It should be
+// less than the upstream's own keep-alive. Default 4 s. Zero: no bound.
+func WithConnIdleTimeout(d time.Duration) DefaultOption {
+	return duration("WithConnIdleTimeout", d, func(p *policy) *time.Duration { return &p.connIdleTimeout })
+}
+
+// WithMaxConnAge bounds how long a connection is used for further requests, so
+// that a change of the target's address is followed. Default 5 min. Zero: no
+// bound.
+func WithMaxConnAge(d time.Duration) DefaultOption {
+	return duration("WithMaxConnAge", d, func(p *policy) *time.Duration { return &p.maxConnAge })
+}
+
+// WithAcquireTimeout bounds the wait for a connection while all of
+// [WithMaxConns] are in use; then 503. Default 1 s. Zero: whatever
+// [WithTimeout] leaves.
+func WithAcquireTimeout(d time.Duration) DefaultOption {
+	return duration("WithAcquireTimeout", d, func(p *policy) *time.Duration { return &p.acquireTimeout })
+}
+
+// WithoutConnReuse has each request sent on a connection of its own. It is for
+// an upstream that cannot be trusted to send one response to one request: what
+// such a one sends too much is taken for the answer to the next request
+// otherwise, if it arrives late enough (RFC 9112 §11.2).
+func WithoutConnReuse() DefaultOption {
+	return def("WithoutConnReuse", func(p *policy, _ *list) { p.noConnReuse = true })
+}
+
+// A DialFunc connects to an upstream, like [net.Dialer.DialContext]. The
+// network is "tcp" or "unix", the address is the target's.
+type DialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
+
+// WithDialContext has f connect to upstreams, through a mesh or in a test. TLS
+// to https targets is spoken on top. Default: a [net.Dialer].
+func WithDialContext(f DialFunc) DefaultOption {
+	return def("WithDialContext", func(p *policy, l *list) {
+		if f == nil {
+			l.fault("", "the function is nil")
+		}
+		p.dial = f
+	})
+}
+
+// A Replica is one of several servers of a service. Its URL is like the target's
+// and has the same path, or none. A Weight of 0 means 1.
+type Replica struct {
+	URL    string
+	Weight int
+}
+
+// WithReplicas has a service's requests shared among the target and further
+// replicas. The target's weight is 1, unless it is named here, too. Every
+// replica is sent the target's host. Default: the target alone. See
+// [Upstream.SetReplicas] for a change at runtime.
+func WithReplicas(replicas ...Replica) ServiceOption {
+	return serviceOption{"WithReplicas", func(p *policy, l *list) {
+		if len(replicas) == 0 {
+			l.fault("", "no replica is given")
+		}
+		p.replicas = replicas
+	}}
+}
+
+// Balancing is how a request's replica is chosen. Its zero value is
+// [PowerOfTwo].
+type Balancing struct {
+	policy balance.Policy
+	by     func(*fetch) string // what rendezvous goes by; empty: anything
+}
+
+// PowerOfTwo has two replicas drawn by their weights, and the one chosen whose
+// requests in flight will take less time.
+func PowerOfTwo() Balancing { return Balancing{} }
+
+// RoundRobin has replicas take turns by their weights.
+func RoundRobin() Balancing { return Balancing{policy: balance.RoundRobin} }
+
+// HashHeader has requests with equal values of a header field go to the same
+// replica, as long as that can be used; a replica that comes or goes moves only
+// its own share (rendezvous hashing). Those without the field go anywhere.
+func HashHeader(name string) Balancing {
+	key := http.CanonicalHeaderKey(name)
+	return Balancing{balance.Rendezvous, func(f *fetch) string { return strings.Join(f.out.header[key], ", ") }}
+}
+
+// HashCookie is [HashHeader] by a cookie.
+func HashCookie(name string) Balancing {
+	return Balancing{balance.Rendezvous, func(f *fetch) string {
+		if c, err := f.x.r.Cookie(name); err == nil {
+			return c.Value
+		}
+		return ""
+	}}
+}
+
+// HashPath is [HashHeader] by the path.
+func HashPath() Balancing {
+	return Balancing{balance.Rendezvous, func(f *fetch) string { return f.out.path }}
+}
+
+// HashClient is [HashHeader] by the client's address, behind
+// [WithTrustedProxies] where there are some.
+func HashClient() Balancing {
+	return Balancing{balance.Rendezvous, func(f *fetch) string { return strings.Join(f.out.header["X-Real-Ip"], "") }}
+}
+
+// hash returns what rendezvous goes by, alike in all processes; nil: nothing.
+func (b Balancing) hash() func(*fetch) uint64 {
+	if b.by == nil {
+		return nil
+	}
+	return func(f *fetch) uint64 {
+		text := b.by(f)
+		if text == "" {
+			return mathrand.Uint64()
+		}
+		h := fnv.New64a()
+		_, _ = h.Write([]byte(text))
+		return h.Sum64()
+	}
+}
+
+// WithBalancing sets how a request's replica is chosen. No request is sent to a
+// replica twice while there is another. Default [PowerOfTwo].
+func WithBalancing(b Balancing) DefaultOption {
+	return def("WithBalancing", func(p *policy, _ *list) { p.balancing = b })
+}
+
+// WithSlowStart has the weight of a replica that is new among others, or has
+// recovered, grow from a tenth to all of it in that time. Default and zero: at
+// once.
+func WithSlowStart(d time.Duration) DefaultOption {
+	return duration("WithSlowStart", d, func(p *policy) *time.Duration { return &p.slowStart })
+}
+
+// WithDNSRefresh has the names of replicas resolved that often, from the first
+// request on, and each address be a replica of its own. What is under way at an
+// address that is gone goes on. Default and zero: a name is resolved whenever a
+// connection is made (see [WithMaxConnAge]).
+func WithDNSRefresh(every time.Duration) DefaultOption {
+	return duration("WithDNSRefresh", every, func(p *policy) *time.Duration { return &p.dnsRefresh })
+}
+
+// WithEjection has a replica taken out of use after so many failures in a row:
+// connections that failed, times that ran out, responses that break the rules,
+// and statuses of 500 and more. It is out for base at first, and up to longest
+// if it keeps failing; it comes back by one request that succeeds. It is also
+// taken out if less than half as many of its requests succeed as of the
+// others'. Default 5, 10 s and 5 min. All must be positive.
+func WithEjection(failures int, base, longest time.Duration) DefaultOption {
+	return def("WithEjection", func(p *policy, l *list) {
+		if failures < 1 {
+			l.fault(fmt.Sprint(failures), "less than 1 failure")
+		}
+		for _, d := range []time.Duration{base, longest} {
+			if d <= 0 {
+				l.fault(d.String(), "not positive")
+			}
+		}
+		if 0 < longest && longest < base {
+			l.fault(longest.String(), "the longest time is shorter than the first")
+		}
+		p.ejectFailures, p.ejectBase, p.ejectMax = failures, base, longest
+	})
+}
+
+// WithEjectionShare bounds the share of replicas that may be out of use by
+// ejection at a time; with two or more, one always may. Default 0.5. Between 0
+// and 1; at 0 none is.
+func WithEjectionShare(share float64) DefaultOption {
+	return def("WithEjectionShare", func(p *policy, l *list) {
+		if !(share >= 0 && share <= 1) {
+			l.fault(fmt.Sprint(share), "not between 0 and 1")
+		}
+		p.ejectShare = share
+	})
+}
+
+// WithoutEjection has no replica taken out of use for its failures.
+func WithoutEjection() DefaultOption {
+	return def("WithoutEjection", func(p *policy, _ *list) { p.ejectBase = 0 })
+}
+
+// WithPanicThreshold has all replicas be used, whatever their state, when less
+// than this share is fit: the few that are left would not survive the load of
+// all. Default 0.5. Zero: never, and with none fit, 503. At most 1.
+func WithPanicThreshold(share float64) DefaultOption {
+	return def("WithPanicThreshold", func(p *policy, l *list) {
+		if !(share >= 0 && share <= 1) {
+			l.fault(fmt.Sprint(share), "not between 0 and 1")
+		}
+		p.panicShare = share
+	})
+}
+
+// WithHealthChecks has each replica asked for [WithHealthPath] that often, from
+// the first request on; an unhealthy one is asked twice as often. It is out of
+// use after fall failures in a row, and back after rise successes. An answer
+// below 500 within [WithHealthTimeout] is one. Default: none is asked. The
+// interval is at least 10 ms; rise and fall are at least 1.
+func WithHealthChecks(interval time.Duration, rise, fall int) DefaultOption {
+	return def("WithHealthChecks", func(p *policy, l *list) {
+		if interval < 10*time.Millisecond {
+			l.fault(interval.String(), "less than 10 ms")
+		}
+		for _, n := range []int{rise, fall} {
+			if n < 1 {
+				l.fault(fmt.Sprint(n), "less than 1")
+			}
+		}
+		p.checkInterval, p.checkRise, p.checkFall = interval, rise, fall
+	})
+}
+
+// WithoutHealthChecks has no replica asked by itself.
+func WithoutHealthChecks() DefaultOption {
+	return def("WithoutHealthChecks", func(p *policy, _ *list) { p.checkInterval = 0 })
+}
+
+// A BreakerState is what a circuit breaker does with requests.
+type BreakerState string
+
+// The states of a circuit breaker.
+const (
+	BreakerClosed   BreakerState = "closed"    // lets all pass
+	BreakerOpen     BreakerState = "open"      // refuses all
+	BreakerHalfOpen BreakerState = "half_open" // lets a few pass, to see how they fare
+)
+
+// WithBreaker has the service's circuit breaker open when, within
+// [WithBreakerTimes], at least volume requests have succeeded or failed, and
+// that share of them has failed. Then requests are refused at once with 503 and
+// Retry-After. Failures are those of [WithEjection], after all repeats; what is
+// the client's doing counts for nothing, 4xx included. Default 0.5 and 20. The
+// ratio is above 0 and at most 1, the volume at least 1.
+func WithBreaker(ratio float64, volume int) DefaultOption {
+	return def("WithBreaker", func(p *policy, l *list) {
+		if !(ratio > 0 && ratio <= 1) {
+			l.fault(fmt.Sprint(ratio), "the ratio is not above 0 and at most 1")
+		}
+		if volume < 1 {
+			l.fault(fmt.Sprint(volume), "the volume is less than 1")
+		}
+		p.breakerRatio, p.breakerVolume = ratio, volume
+	})
+}
+
+// WithBreakerTimes sets over which time the breaker counts, and how long it
+// stays open before it lets so many probes pass: if all succeed it closes, if
+// one fails it opens again. Default 10 s, 500 ms and 3.
+// The window is at least 1 s, the rest positive.
+func WithBreakerTimes(window, open time.Duration, probes int) DefaultOption {
+	return def("WithBreakerTimes", func(p *policy, l *list) {
+		if window < time.Second {
+			l.fault(window.String(), "the window is less than 1 s")
+		}
+		if open <= 0 {
+			l.fault(open.String(), "not positive")
+		}
+		if probes < 1 {
+			l.fault(fmt.Sprint(probes), "less than 1 probe")
+		}
+		p.breakerWindow, p.breakerOpen, p.breakerProbes = window, open, probes
+	})
+}
+
+// A BreakerHook is told of each change of a service's circuit breaker, in their
+// order, on the goroutine of a request: it must not block.
+type BreakerHook = func(service string, from, to BreakerState)
+
+// WithBreakerHook has f told of the breaker's changes, which are also logged.
+func WithBreakerHook(f BreakerHook) DefaultOption {
+	return def("WithBreakerHook", func(p *policy, l *list) {
+		if f == nil {
+			l.fault("", "the function is nil")
+		}
+		p.onBreaker = f
+	})
+}
+
+// WithoutBreaker has no circuit breaker.
+func WithoutBreaker() DefaultOption {
+	return def("WithoutBreaker", func(p *policy, _ *list) { p.breakerRatio = 0 })
+}
+
+// WithMaxConcurrency bounds how many requests are at the service at a time,
+// until their responses end. Up to queue more wait their turn, each for at most
+// wait; others are answered 503. Default: no bound. n is at least 1; a queue of
+// 0 lets nobody wait; a wait of 0 is as long as [WithTimeout] leaves.
+func WithMaxConcurrency(n, queue int, wait time.Duration) DefaultOption {
+	return def("WithMaxConcurrency", func(p *policy, l *list) {
+		if n < 1 {
+			l.fault(fmt.Sprint(n), "less than 1")
+		}
+		if queue < 0 {
+			l.fault(fmt.Sprint(queue), "the queue is negative")
+		}
+		if wait < 0 {
+			l.fault(wait.String(), "negative")
+		}
+		p.concurrency, p.concurrencyQueue, p.concurrencyWait = n, queue, wait
+	})
+}
+
+// WithRateLimit bounds how many requests a second reach the service, and how
+// many may come at once; others are answered 429 with Retry-After. What the
+// cache answers does not count. Default: no bound. Both must be positive.
+func WithRateLimit(perSecond float64, burst int) DefaultOption {
+	return def("WithRateLimit", func(p *policy, l *list) {
+		if !(perSecond > 0) || math.IsInf(perSecond, 1) {
+			l.fault(fmt.Sprint(perSecond), "the rate is not positive")
+		}
+		if burst < 1 {
+			l.fault(fmt.Sprint(burst), "the burst is less than 1")
+		}
+		p.ratePerSecond, p.rateBurst = perSecond, burst
+	})
+}
+
+// WithHedge has a GET, HEAD or OPTIONS without a body that is not answered
+// after delay sent to another replica, too. The first answer is taken, the other
+// request is called off. It is paid from the budget of repeats
+// ([WithRetryBudget]). 1xx responses of such requests are dropped. Default and
+// zero: none is.
+func WithHedge(delay time.Duration) DefaultOption {
+	return duration("WithHedge", delay, func(p *policy) *time.Duration { return &p.hedgeDelay })
+}
+
+// WithMaxTunnels bounds the WebSocket tunnels of a service; then 503. Default
+// 10,000. Zero: none is opened.
+func WithMaxTunnels(n int) DefaultOption {
+	return def("WithMaxTunnels", func(p *policy, l *list) {
+		if n < 0 {
+			l.fault(fmt.Sprint(n), "negative")
+		}
+		p.maxTunnels = n
+	})
+}
+
+// WithHTTP2 has HTTP/2 spoken to the service: over TLS as agreed by ALPN to
+// https targets, with prior knowledge (h2c) to http ones. It is what gRPC needs.
+// Default: HTTP/1.1.
+func WithHTTP2() DefaultOption {
+	return def("WithHTTP2", func(p *policy, _ *list) { p.http2 = true })
 }
 
 // WithTransport sends requests through rt instead of the package's own
@@ -825,13 +1286,15 @@ func parseTarget(target string) (u *url.URL, shown string, reasons []string) {
 		return nil, "", []string{"not a URL"} // the text may hold a password
 	}
 	_, _, pathErr := forward.Judge(&url.URL{Path: u.Path, RawPath: u.RawPath})
+	socket := u.Scheme == schemeUnix
 	for _, rule := range []struct {
 		broken bool
 		reason string
 	}{
 		{u.User != nil, "userinfo in the URL; use WithBearerToken or WithHeader"},
-		{u.Scheme != "http" && u.Scheme != "https", "the scheme is neither http nor https"},
-		{u.Hostname() == "", "the URL has no host"},
+		{u.Scheme != "http" && u.Scheme != "https" && !socket, "the scheme is none of http, https and unix"},
+		{!socket && u.Hostname() == "", "the URL has no host"},
+		{socket && (u.Host != "" || u.Path == "" || u.Opaque != ""), "not unix:/// and the path of a socket"},
 		{u.RawQuery != "" || u.ForceQuery || strings.Contains(target, "#"), "the URL has a query or fragment"},
 		{!validPort(u), "the port is not between 1 and 65535"},
 		{pathErr != nil, "the path may not be forwarded"},
@@ -841,6 +1304,45 @@ func parseTarget(target string) (u *url.URL, shown string, reasons []string) {
 		}
 	}
 	return u, (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String(), reasons
+}
+
+// schemeUnix is the scheme of a target that is a socket of this machine.
+const schemeUnix = "unix"
+
+// parseReplicas reads replicas of a target with that escaped path.
+func parseReplicas(l *list, option string, replicas []Replica, base string) []replica {
+	valid := make([]replica, 0, len(replicas))
+	for _, r := range replicas {
+		u, shown, reasons := parseTarget(r.URL)
+		for _, reason := range reasons {
+			l.faultOf(option, shown, reason)
+		}
+		if r.Weight < 0 {
+			l.faultOf(option, fmt.Sprint(r.Weight), "the weight is negative")
+		}
+		if len(reasons) > 0 {
+			continue
+		}
+		if path := strings.TrimSuffix(u.EscapedPath(), "/"); u.Scheme != schemeUnix && path != "" && path != base {
+			l.faultOf(option, shown, "the path is not the target's")
+		}
+		valid = append(valid, replica{u, max(r.Weight, 1)})
+	}
+	return valid
+}
+
+// replicas returns the target and what WithReplicas adds to it.
+func (c *serviceConfig) replicas(target *url.URL) []replica {
+	base := ""
+	if target.Scheme != schemeUnix {
+		base = strings.TrimSuffix(target.EscapedPath(), "/")
+	}
+	all := parseReplicas(&c.list, "WithReplicas", c.policy.replicas, base)
+	first := replica{target, 1}
+	if !slices.ContainsFunc(all, func(r replica) bool { return r.key() == first.key() }) {
+		all = slices.Insert(all, 0, first)
+	}
+	return all
 }
 
 func validPort(u *url.URL) bool {

@@ -1,28 +1,34 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net"
 	"net/http"
-	"net/http/httptrace"
-	"net/textproto"
+	"net/netip"
 	"net/url"
 	"os"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
+	"golang.org/x/time/rate"
+
+	"github.com/embedgw/gateway/internal/balance"
 	"github.com/embedgw/gateway/internal/forward"
+	"github.com/embedgw/gateway/internal/h1"
 	"github.com/embedgw/gateway/internal/retry"
+	"github.com/embedgw/gateway/internal/roundtrip"
 	"github.com/embedgw/gateway/internal/telemetry"
 	"github.com/embedgw/gateway/internal/work"
 )
@@ -36,10 +42,19 @@ type Upstream struct {
 	life *work.Life
 
 	// State: kept while the policy changes.
-	endpoints []*endpoint
-	budget    *retry.Budget
-	stats     serviceStats
-	probe     probe
+	set     *balance.Set[*endpoint]
+	breaker *balance.Breaker // nil: none
+	limit   *work.Limit      // nil: none
+	rate    *rate.Limiter    // nil: none
+	tunnels atomic.Int64
+	budget  *retry.Budget
+	stats   serviceStats
+	probe   probe
+	started sync.Once // what runs beside the requests
+
+	mu        sync.Mutex
+	replicas  []replica           // as configured
+	addresses map[string][]string // of their names, as resolved
 }
 
 // NewUpstream makes a service of its own, to be mounted on any pattern of a
@@ -83,6 +98,7 @@ func (u *Upstream) Shutdown(ctx context.Context) error { return shutdown(ctx, u.
 type service struct {
 	policy  *policy
 	up      *Upstream
+	target  *url.URL
 	base    string // the target's escaped path
 	host    string // sent unless the client's is preserved
 	scope   string // begins every cache key
@@ -90,8 +106,10 @@ type service struct {
 	locator *forward.Locator
 	methods map[string]struct{}
 	waits   retry.Template
-	routed  *telemetry.Service // spans of requests routed by the first segment
-	mounted *telemetry.Service // spans of requests that came with their whole path
+	hash    func(*fetch) uint64 // of what rendezvous goes by; nil: by nothing
+	beside  bool                // something runs beside the requests
+	routed  *telemetry.Service  // spans of requests routed by the first segment
+	mounted *telemetry.Service  // spans of requests that came with their whole path
 }
 
 func (s *service) spans(whole bool) *telemetry.Service {
@@ -123,19 +141,28 @@ func (c *serviceConfig) build(core *core, option string, d declared) *service {
 		return nil
 	}
 	p := c.policy
-	up := &Upstream{name: d.name, core: core, budget: retry.NewBudget(p.retryRatio, p.retryPerSecond), life: work.NewLife(core.panicked)}
-	e := newEndpoint(target, &p, up)
-	up.endpoints = []*endpoint{e}
+	replicas := c.replicas(target)
+	if len(l.faults) > 0 {
+		return nil
+	}
+	up := newUpstream(core, d.name, &p)
 	svc := &service{
 		policy:  &p,
 		up:      up,
+		target:  target,
 		base:    strings.TrimSuffix(target.EscapedPath(), "/"),
 		host:    target.Host,
 		scope:   d.name + " " + target.Scheme + "://" + target.Host + target.EscapedPath() + " " + p.identity(),
 		locator: forward.NewLocator(target),
 		methods: make(map[string]struct{}, len(p.methods)),
 		waits:   retry.NewTemplate(p.backoffInitial, p.backoffMax),
+		hash:    p.balancing.hash(),
+		beside:  p.checkInterval > 0 || p.dnsRefresh > 0,
 	}
+	if target.Scheme == schemeUnix {
+		svc.base, svc.host = "", "localhost"
+	}
+	up.setReplicas(svc, replicas)
 	for _, m := range p.methods {
 		svc.methods[m] = struct{}{}
 	}
@@ -144,12 +171,64 @@ func (c *serviceConfig) build(core *core, option string, d declared) *service {
 		rules.Drop = []string{"Authorization"}
 	}
 	svc.rules = forward.NewRequestRules(rules)
-	spans := telemetry.ServiceConfig{Name: d.name, Scheme: target.Scheme, TargetHost: e.host, TargetPort: e.port}
+	spans := telemetry.ServiceConfig{Name: d.name, Scheme: target.Scheme, TargetHost: target.Hostname(), TargetPort: portOf(target)}
+	if target.Scheme == schemeUnix {
+		spans.Scheme, spans.TargetHost, spans.TargetPort = "http", target.Path, 0
+	}
 	svc.routed = core.telemetry.Service(spans)
 	spans.Whole = true
 	svc.mounted = core.telemetry.Service(spans)
 	return svc
 }
+
+func newUpstream(core *core, name string, p *policy) *Upstream {
+	up := &Upstream{name: name, core: core, budget: retry.NewBudget(p.retryRatio, p.retryPerSecond), life: work.NewLife(core.panicked)}
+	up.set = balance.New[*endpoint](balance.Config{
+		Policy: p.balancing.policy, SlowStart: p.slowStart, Rise: p.checkRise, Fall: p.checkFall, Panic: p.panicShare,
+		Ejection: balance.Ejection{
+			Consecutive: p.ejectFailures, SuccessRate: p.ejectRate, Volume: ejectVolume,
+			Base: p.ejectBase, Max: p.ejectMax, MaxShare: p.ejectShare,
+		},
+	})
+	up.life.Last(func() {
+		for _, e := range up.set.All() {
+			e.Value.close()
+		}
+	})
+	if p.breakerRatio > 0 {
+		up.breaker = balance.NewBreaker(balance.BreakerConfig{
+			Ratio: p.breakerRatio, Volume: p.breakerVolume, Window: p.breakerWindow, Open: p.breakerOpen,
+			Probes: p.breakerProbes, Lease: max(p.timeout, time.Minute), OnChange: up.breakerChanged(p.onBreaker),
+		})
+	}
+	if p.concurrency > 0 {
+		up.limit = work.NewLimit(p.concurrency, p.concurrencyQueue, p.concurrencyWait)
+	}
+	if p.ratePerSecond > 0 {
+		up.rate = rate.NewLimiter(rate.Limit(p.ratePerSecond), p.rateBurst)
+	}
+	return up
+}
+
+// breakerChanged tells of the breaker's changes, in their order.
+func (u *Upstream) breakerChanged(hook BreakerHook) func(from, to balance.State) {
+	return func(from, to balance.State) {
+		u.core.log.LogAttrs(context.Background(), slog.LevelWarn, "gateway: breaker",
+			slog.String("gateway.service", u.name), slog.String("from", from.String()), slog.String("to", to.String()))
+		if hook == nil {
+			return
+		}
+		defer func() {
+			if v := recover(); v != nil {
+				u.core.panicked("WithBreakerHook", v, debug.Stack())
+			}
+		}()
+		hook(u.name, BreakerState(from.String()), BreakerState(to.String()))
+	}
+}
+
+// ejectVolume is how many attempts a success rate is judged by.
+const ejectVolume = 20
 
 const (
 	viaName = "gateway" // in Via; the same for all, so that loops over several processes end too
@@ -164,30 +243,301 @@ const (
 	maxInterimBytes        = 64 << 10
 )
 
+// replica is a Replica that was found to be in order.
+type replica struct {
+	url    *url.URL
+	weight int
+}
+
+// key tells replicas apart.
+func (r replica) key() string { return r.url.Scheme + "://" + r.url.Host + unixPath(r.url) }
+
+func unixPath(u *url.URL) string {
+	if u.Scheme == schemeUnix {
+		return u.Path
+	}
+	return ""
+}
+
+// specs asks for the endpoints of replicas: one each, or one for each of the
+// addresses that its name has.
+func (s *service) specs(replicas []replica, addresses map[string][]string) []balance.Spec[*endpoint] {
+	specs := make([]balance.Spec[*endpoint], 0, len(replicas))
+	for _, r := range replicas {
+		resolved := addresses[r.url.Hostname()]
+		for _, address := range resolved {
+			specs = append(specs, balance.Spec[*endpoint]{Key: r.key() + " " + address, Weight: r.weight, Make: func() *endpoint {
+				return newEndpoint(r.url, net.JoinHostPort(address, strconv.Itoa(portOf(r.url))), s)
+			}})
+		}
+		if len(resolved) == 0 {
+			specs = append(specs, balance.Spec[*endpoint]{Key: r.key(), Weight: r.weight, Make: func() *endpoint {
+				return newEndpoint(r.url, "", s)
+			}})
+		}
+	}
+	return specs
+}
+
+// SetReplicas replaces the service's replicas, the target itself included, by
+// those given. One that was there before keeps its connections and what is known
+// of it. Requests that are under way at another go on. The error joins an
+// [*OptionError] for each fault, and then nothing has changed.
+func (u *Upstream) SetReplicas(replicas ...Replica) error {
+	svc := u.core.snapshot.Load().services[u.name]
+	l := list{service: u.name}
+	valid := parseReplicas(&l, "SetReplicas", replicas, svc.base)
+	if len(replicas) == 0 {
+		l.faultOf("SetReplicas", "", "no replica is left")
+	}
+	if len(l.faults) > 0 {
+		return errors.Join(l.faults...)
+	}
+	u.setReplicas(svc, valid)
+	return nil
+}
+
+func (u *Upstream) setReplicas(svc *service, replicas []replica) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.replicas = replicas
+	u.replace(svc)
+}
+
+// setAddresses notes where a name leads.
+func (u *Upstream) setAddresses(svc *service, name string, found []string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.addresses == nil {
+		u.addresses = make(map[string][]string)
+	}
+	u.addresses[name] = found
+	u.replace(svc)
+}
+
+// replace makes the replicas, at their addresses, the endpoints. Those that go
+// finish what they do. mu is held.
+func (u *Upstream) replace(svc *service) {
+	_, removed := u.set.Replace(svc.specs(u.replicas, u.addresses), time.Now())
+	for _, e := range removed {
+		e.Value.close()
+	}
+}
+
+// beside starts what runs beside the requests, until Shutdown.
+func (u *Upstream) beside(svc *service) {
+	if svc.policy.checkInterval > 0 {
+		u.life.Background("health checks", func(ctx context.Context) { u.check(ctx, svc) })
+	}
+	if svc.policy.dnsRefresh > 0 {
+		u.life.Background("name resolution", func(ctx context.Context) { u.resolve(ctx, svc) })
+	}
+}
+
+// resolve keeps the endpoints at the addresses of the replicas' names. A name
+// that cannot be resolved keeps the addresses that it had.
+func (u *Upstream) resolve(ctx context.Context, svc *service) {
+	for {
+		u.mu.Lock()
+		replicas := u.replicas
+		u.mu.Unlock()
+		for _, r := range replicas {
+			u.resolveOne(ctx, svc, r.url.Hostname())
+		}
+		if !wait(ctx, svc.policy.dnsRefresh) {
+			return
+		}
+	}
+}
+
+func (u *Upstream) resolveOne(ctx context.Context, svc *service, name string) {
+	if _, err := netip.ParseAddr(name); err == nil || name == "" {
+		return
+	}
+	found, err := lookup(ctx, svc.policy, name)
+	if err == nil {
+		u.setAddresses(svc, name, found)
+	} else if ctx.Err() == nil {
+		u.core.log.LogAttrs(ctx, slog.LevelWarn, "gateway: name resolution",
+			slog.String("gateway.service", u.name), slog.String("error.message", forward.Printable(err.Error(), 512)))
+	}
+}
+
+func lookup(ctx context.Context, p *policy, name string) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(p.dialTimeout, maxLookup))
+	defer cancel()
+	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", name)
+	addresses := make([]string, len(found))
+	for i, addr := range found {
+		addresses[i] = addr.Unmap().String()
+	}
+	slices.Sort(addresses)
+	return addresses, err
+}
+
+const maxLookup = 5 * time.Second
+
+// wait waits for d; false: ctx has ended.
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// Bounds on active checks.
+const (
+	checkWorkers = 4
+	checkQueue   = 256
+	checkJitter  = 0.1
+)
+
+// check asks each endpoint, again and again, how it is.
+func (u *Upstream) check(ctx context.Context, svc *service) {
+	queue := work.NewQueue(work.QueueConfig{Name: "health check", Workers: checkWorkers, Size: checkQueue, Go: u.life.Go, OnPanic: u.core.panicked})
+	defer func() { _ = queue.Stop(ctx, false) }()
+	p := svc.policy
+	checks := balance.Checks{Interval: p.checkInterval, Fast: p.checkInterval / 2, Jitter: checkJitter}
+	due := make(map[*replicaState]time.Time)
+	for {
+		now, all := time.Now(), u.set.All()
+		next := now.Add(p.checkInterval)
+		for _, e := range all {
+			if at := due[e]; !at.After(now) {
+				u.checkOne(queue, svc, e)
+				due[e] = now.Add(checks.Next(e.Health() != balance.Unhealthy))
+			}
+			if due[e].Before(next) {
+				next = due[e]
+			}
+		}
+		maps.DeleteFunc(due, func(e *replicaState, _ time.Time) bool { return !slices.Contains(all, e) })
+		if !wait(ctx, time.Until(next)) {
+			return
+		}
+	}
+}
+
+// checkOne has a worker ask e, unless one is still waiting for its answer.
+func (u *Upstream) checkOne(queue *work.Queue, svc *service, e *replicaState) {
+	if e.Value.checking.Swap(true) {
+		return
+	}
+	job := work.Job{
+		Name: "health check",
+		Do: func(ctx context.Context) error {
+			ctx, cancel := context.WithTimeout(ctx, svc.policy.healthTime)
+			defer cancel()
+			status, err := e.Value.ask(ctx, svc.probeRequest())
+			if ctx.Err() != nil && errors.Is(context.Cause(ctx), work.ErrShutdown) {
+				return nil
+			}
+			ok := err == nil && 200 <= status && status < 500
+			if e.Checked(ok, time.Now()) {
+				u.core.log.LogAttrs(ctx, slog.LevelWarn, "gateway: replica",
+					slog.String("gateway.service", u.name), slog.String("server.address", e.Value.address), slog.Bool("healthy", ok))
+			}
+			return nil
+		},
+		Done: func(error) { e.Value.checking.Store(false) },
+	}
+	if !queue.Submit(job) {
+		e.Value.checking.Store(false)
+	}
+}
+
+// probeRequest is what a service is asked to see how it is: a plain GET without
+// credentials.
+func (s *service) probeRequest() *outbound {
+	target, query, _ := strings.Cut(s.policy.healthPath, "?")
+	return &outbound{
+		method: http.MethodGet, path: forward.Join(s.base, target), query: query, host: s.host,
+		header: http.Header{"User-Agent": {"gateway-health/" + version}},
+	}
+}
+
 // endpoint is one address of a service.
 type endpoint struct {
-	url  *url.URL
-	host string
-	port int
-	send sender
-	rt   http.RoundTripper
+	url     *url.URL
+	address string // shown: host:port, or a socket's path
+	send    sender
+
+	client *h1.Client        // nil: through rt
+	rt     http.RoundTripper // nil: through client
+	owned  *roundtrip.Transport
+
+	checking atomic.Bool
+}
+
+// close ends the connections, those in use once they are free.
+func (e *endpoint) close() {
+	if e.client != nil {
+		e.client.Close()
+	}
+	if e.owned != nil {
+		e.owned.Close()
+	}
 }
 
 // sender is the seam to an upstream: it sends an attempt's request and fills
-// in the head of the answer, or says why there is none. Beyond what a
-// RoundTripper can tell it reports 1xx responses, and whether anything was
-// sent.
+// in the head of the answer, or says why there is none.
 type sender func(*attempt) error
 
-func newEndpoint(target *url.URL, p *policy, up *Upstream) *endpoint {
-	e := &endpoint{url: target, host: target.Hostname(), port: portOf(target), rt: p.transport}
-	if e.rt == nil {
-		t := newTransport(p)
-		e.rt = t
-		up.life.Last(t.CloseIdleConnections)
+// newEndpoint makes the endpoint of target, or of one address of its name.
+func newEndpoint(target *url.URL, address string, svc *service) *endpoint {
+	p, up := svc.policy, svc.up
+	e := &endpoint{url: target, address: address, rt: p.transport}
+	network := "tcp"
+	switch {
+	case target.Scheme == schemeUnix:
+		network, e.address, e.url = "unix", target.Path, &url.URL{Scheme: "http", Host: "localhost"}
+	case address == "":
+		e.address = net.JoinHostPort(target.Hostname(), strconv.Itoa(portOf(target)))
 	}
-	e.send = e.roundTrip
+	if e.rt != nil {
+		e.send = e.roundTrip
+		return e
+	}
+	dialer := &h1.Dialer{Network: network, Address: e.address, Timeout: p.dialTimeout, HandshakeTimeout: p.tlsHandshakeTimeout, Via: p.dial}
+	if target.Scheme == "https" {
+		dialer.TLS = tlsConfig(p, target)
+	}
+	if p.http2 {
+		e.owned = roundtrip.NewTransport(roundtrip.TransportConfig{
+			Dial: dialer.Dial, TLS: dialer.TLS != nil, MaxConns: p.maxConns, AcquireTimeout: p.acquireTimeout,
+			IdleTimeout: p.connIdleTimeout, MaxAge: p.maxConnAge,
+			ResponseHeaderTimeout: p.responseHeaderTimeout, MaxHeaderBytes: maxResponseHeaderBytes,
+		})
+		e.rt, e.send = e.owned, e.roundTrip
+		return e
+	}
+	e.client = h1.New(h1.Config{Head: maxResponseHeaderBytes, Pool: h1.PoolConfig{
+		Max: p.maxConns, Min: p.minConns, IdleTimeout: p.connIdleTimeout, MaxAge: p.maxConnAge,
+		AcquireTimeout: p.acquireTimeout, NoReuse: p.noConnReuse, Dial: dialer.Dial, Go: up.life.Go,
+	}})
+	e.send = e.exchange
 	return e
+}
+
+// tlsConfig is what is spoken to target: the configured one, for its name and
+// protocol.
+func tlsConfig(p *policy, target *url.URL) *tls.Config {
+	c := p.tlsConfig.Clone()
+	if c == nil {
+		c = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	if c.ServerName == "" {
+		c.ServerName = target.Hostname()
+	}
+	c.NextProtos = []string{"http/1.1"}
+	if p.http2 {
+		c.NextProtos = []string{"h2"}
+	}
+	return c
 }
 
 func portOf(u *url.URL) int {
@@ -202,100 +552,6 @@ func portOf(u *url.URL) int {
 	return port
 }
 
-func newTransport(p *policy) *http.Transport {
-	d := &dialer{net.Dialer{Timeout: p.dialTimeout, KeepAlive: 15 * time.Second}, p.tlsConfig, p.tlsHandshakeTimeout}
-	if d.tls == nil {
-		d.tls = &tls.Config{MinVersion: tls.VersionTLS12}
-	}
-	d.tls = d.tls.Clone()
-	d.tls.NextProtos = []string{"http/1.1"} // which is all that is spoken
-	return &http.Transport{
-		DialContext:            d.dial,
-		DialTLSContext:         d.dialTLS,
-		ResponseHeaderTimeout:  p.responseHeaderTimeout,
-		ExpectContinueTimeout:  time.Second,
-		IdleConnTimeout:        4 * time.Second, // below the keep-alive of common servers (5 s)
-		MaxIdleConnsPerHost:    512,
-		MaxResponseHeaderBytes: maxResponseHeaderBytes,
-		DisableCompression:     true, // what the client asked for is what it gets
-	}
-}
-
-// dialer connects, and says of its errors that nothing was sent.
-type dialer struct {
-	net.Dialer
-	tls       *tls.Config
-	handshake time.Duration
-}
-
-func (d *dialer) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	conn, err := d.DialContext(ctx, network, addr)
-	if err != nil {
-		return nil, &connectError{err}
-	}
-	return &patientConn{conn}, nil
-}
-
-// patientConn holds a failed write back for a moment. An upstream that answers
-// and closes in the middle of an upload resets the connection; net/http's
-// transport would take the failure for the outcome although the answer is there
-// to be read (RFC 9112 §9.5).
-type patientConn struct{ net.Conn }
-
-const writePatience = 100 * time.Millisecond
-
-func (c *patientConn) Write(p []byte) (int, error) {
-	n, err := c.Conn.Write(p)
-	if err != nil && (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)) {
-		<-time.After(writePatience)
-	}
-	return n, err
-}
-
-// CloseWrite ends our half, as tunnels do.
-func (c *patientConn) CloseWrite() error {
-	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
-		return half.CloseWrite()
-	}
-	return errors.ErrUnsupported
-}
-
-func (d *dialer) dialTLS(ctx context.Context, network, addr string) (net.Conn, error) {
-	conn, err := d.dial(ctx, network, addr)
-	if err != nil {
-		return nil, err
-	}
-	if d.handshake > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, d.handshake, errHandshake)
-		defer cancel()
-	}
-	config := d.tls
-	if config.ServerName == "" {
-		config = config.Clone()
-		config.ServerName, _, _ = net.SplitHostPort(addr)
-	}
-	secure := tls.Client(conn, config)
-	if err := secure.HandshakeContext(ctx); err != nil {
-		_ = conn.Close()
-		if cause := context.Cause(ctx); errors.Is(cause, errHandshake) {
-			err = cause
-		}
-		return nil, &connectError{err}
-	}
-	return secure, nil
-}
-
-// pick returns an endpoint, one not yet tried while there is one.
-func (u *Upstream) pick(tried []*endpoint) *endpoint {
-	for _, e := range u.endpoints {
-		if !slices.Contains(tried, e) {
-			return e
-		}
-	}
-	return u.endpoints[0]
-}
-
 // fetch is one answer got from a service, in one or more attempts. Exchanges
 // only link to it: a detached one goes on when its client leaves.
 type fetch struct {
@@ -304,19 +560,31 @@ type fetch struct {
 	svc      *service
 	ctx      context.Context // what attempts derive from
 	client   context.Context // the leader's
+	upgrade  string          // the protocol that is asked for; empty: none
+	watched  context.Context // whose end ends an attempt: the leader's, or one that does not end
 	detached bool
 	deadline time.Time // of the response header; zero: none
 	end      time.Time // of everything; zero: none
+	gatherBy time.Time // when a content that is sent with the head has to be there; zero: it is none
 	out      outbound
 	body     *retry.Body // nil: no body
 	purse    retry.Purse
-	tried    []*endpoint
-	triedBuf [2]*endpoint
-	first    attempt  // where most fetches end
-	answer   *attempt // the last attempt, which is the answer's once run has returned nil
+	spans    *telemetry.Service
+	lease    balance.Lease
+	place    bool            // of the service's limit
+	slow     bool            // the client was, not the upstream
+	hedged   bool            // several attempts may be under way
+	shared   bool            // others hold on to it, beyond its end
+	scratch  forward.Scratch // out's header lies in it
+	tried    []*replicaState
+	triedBuf [2]*replicaState
+	uploads  sync.WaitGroup // of attempts that still read body
+	first    attempt        // where most fetches end
+	answer   *attempt       // the last attempt, which is the answer's once run has returned nil
 
 	mu        sync.Mutex
 	cutBy     error
+	running   [2]*attempt        // a cut ends them
 	wake      chan struct{}      // closed by a cut
 	stopHook  context.CancelFunc // ends the wait for the token source
 	committed bool               // a 1xx has reached the client: no other attempt may answer
@@ -334,13 +602,31 @@ type outbound struct {
 	trailer http.Header // of the body: what was announced, without values
 }
 
+// fetches are used again, those of which nobody else can know.
+var fetches = sync.Pool{New: func() any { return new(fetch) }}
+
+// recycle gives the fetch, which was closed, to another request, unless somebody
+// may still hold on to it or to what is in it.
+func (f *fetch) recycle() {
+	a := &f.first
+	if f.answer != a || f.hedged || f.shared || a.endpoint.client == nil || len(f.svc.policy.modify) > 0 || !a.own.Free() {
+		return
+	}
+	scratch, head := f.scratch, a.own.Header
+	clear(head)
+	*f = fetch{scratch: scratch}
+	f.first.own.Header = head
+	fetches.Put(f)
+}
+
 // newFetch prepares a fetch for x. Its caller ends it, by close or by leaving
 // its answer to somebody who does.
 func (x *exchange) newFetch(detached bool) *fetch {
 	p := x.svc.policy
-	f := &fetch{x: x, svc: x.svc, client: x.r.Context(), ctx: x.ctx, detached: detached}
+	f := fetches.Get().(*fetch)
+	f.x, f.svc, f.client, f.upgrade, f.ctx, f.watched, f.detached = x, x.svc, x.r.Context(), x.upgrade, x.ctx, x.ctx, detached
 	if detached {
-		f.ctx = context.WithoutCancel(x.ctx)
+		f.watched = context.Background()
 	}
 	if p.timeout > 0 {
 		f.deadline = x.start.Add(p.timeout)
@@ -354,15 +640,24 @@ func (x *exchange) newFetch(detached bool) *fetch {
 			f.deadline = f.end
 		}
 	}
-	f.purse = retry.NewPurse(1+p.retries, x.svc.up.budget)
+	extra := p.retries
+	if p.hedgeDelay > 0 {
+		extra++
+	}
+	f.purse = retry.NewPurse(1+extra, x.svc.up.budget)
 	f.tried = f.triedBuf[:0]
+	f.spans = x.svc.spans(x.whole)
 	return f
 }
 
 // run makes attempts until one is the answer, or none will be.
 func (f *fetch) run() *Error {
-	if !f.svc.up.life.Begin(&f.link, f) {
+	up := f.svc.up
+	if !up.life.Begin(&f.link, f) {
 		return fault(ReasonShuttingDown, work.ErrShutdown)
+	}
+	if f.svc.beside {
+		up.started.Do(func() { up.beside(f.svc) })
 	}
 	answered := false
 	defer func() {
@@ -371,24 +666,129 @@ func (f *fetch) run() *Error {
 			f.close(fault(ReasonPanic, nil))
 		}
 	}()
-	err := f.prepare()
+	err := f.admit()
+	if err == nil {
+		err = f.prepare()
+	}
 	if err == nil {
 		err = f.attempts()
 	}
-	answered = err == nil
+	if answered = err == nil; !answered {
+		answered = true
+		f.close(err)
+	}
 	return err
+}
+
+// admit asks all that may refuse a fetch before anything is sent.
+func (f *fetch) admit() *Error {
+	up := f.svc.up
+	if up.rate != nil {
+		if err := up.allow(time.Now()); err != nil {
+			return err
+		}
+	}
+	if up.limit != nil {
+		if err := f.enter(up.limit); err != nil {
+			return err
+		}
+	}
+	if up.breaker != nil {
+		var ok bool
+		if f.lease, ok = up.breaker.Allow(f.x.start); !ok {
+			err := fault(ReasonBreakerOpen, nil)
+			err.retryAfter = max(up.breaker.RetryAfter(f.x.start), time.Second)
+			return err
+		}
+	}
+	if f.svc.policy.panicShare == 0 && up.set.Fit(f.x.start) == 0 {
+		return fault(ReasonNoReplica, nil)
+	}
+	return nil
+}
+
+// allow asks the rate limit.
+func (u *Upstream) allow(now time.Time) *Error {
+	r := u.rate.ReserveN(now, 1)
+	if wait := r.DelayFrom(now); wait > 0 {
+		r.CancelAt(now)
+		err := fault(ReasonRateLimited, nil)
+		err.retryAfter = wait
+		return err
+	}
+	return nil
+}
+
+// enter takes a place among the fetches that the service may have at once.
+func (f *fetch) enter(limit *work.Limit) *Error {
+	if f.place = limit.TryAcquire(); f.place {
+		return nil
+	}
+	ctx, done, err := f.waiting()
+	if err != nil {
+		return err
+	}
+	cause := limit.Acquire(ctx)
+	f.place = cause == nil
+	if err := done(); err != nil {
+		return err
+	}
+	switch {
+	case cause == nil:
+		return nil
+	case timedOut(cause):
+		return fault(ReasonTimeout, cause)
+	}
+	err = fault(ReasonOverloaded, cause)
+	err.retryAfter = time.Second
+	return err
+}
+
+// waiting returns the context of a wait before the first attempt: it ends with
+// the fetch's time, with its client and with a cut. done ends it, and says what
+// has ended it.
+func (f *fetch) waiting() (ctx context.Context, done func() *Error, err *Error) {
+	ctx, cancel := context.WithCancel(f.x.ctx)
+	stop := cancel
+	if !f.deadline.IsZero() {
+		ctx, stop = context.WithDeadlineCause(ctx, f.deadline, h1.HeadTimeout)
+	}
+	f.mu.Lock()
+	f.stopHook = cancel
+	cut := f.cutBy
+	f.mu.Unlock()
+	done = func() *Error {
+		stop()
+		cancel()
+		f.mu.Lock()
+		f.stopHook, cut = nil, f.cutBy
+		f.mu.Unlock()
+		switch {
+		case cut != nil:
+			return fault(ReasonShuttingDown, cut)
+		case f.client.Err() != nil:
+			return clientGone(f.client)
+		}
+		return nil
+	}
+	if cut != nil {
+		return ctx, done, done()
+	}
+	return ctx, done, nil
 }
 
 // attempts is the loop over attempts. Its error leaves none open.
 func (f *fetch) attempts() *Error {
 	f.purse.First()
+	p := f.svc.policy
+	f.hedged = p.hedgeDelay > 0 && f.body == nil && f.upgrade == "" && safe(f.out.method)
 	var waits retry.Waits
-	for {
+	for first := true; ; first = false {
 		a, err := f.try()
 		if err == nil && !retry.RetryStatus(a.status) {
 			return f.accept(a)
 		}
-		if f.purse.Spent() == 1 {
+		if first {
 			waits = f.svc.waits.Start()
 		}
 		wait, again := f.again(a, err, waits.Next())
@@ -406,6 +806,12 @@ func (f *fetch) attempts() *Error {
 	}
 }
 
+// safe reports whether a method asks for nothing but an answer (RFC 9110
+// §9.2.1).
+func safe(method string) bool {
+	return method == http.MethodGet || method == http.MethodHead || method == http.MethodOptions
+}
+
 // prepare builds the outbound request, hooks included.
 func (f *fetch) prepare() *Error {
 	x, svc, r := f.x, f.svc, f.x.r
@@ -420,11 +826,14 @@ func (f *fetch) prepare() *Error {
 		Prefix: x.prefix, Upgrade: x.upgrade != "",
 		RequestID: x.requestID(),
 	}
-	f.out.header = svc.rules.Outbound(&in)
+	f.out.header = svc.rules.Outbound(&in, &f.scratch)
 	if x.hasBody() {
 		f.out.length = r.ContentLength
 		f.out.trailer = svc.rules.Trailers(r.Trailer)
-		x.upload = x.newBody(r)
+		if h1.Gathers(r.ContentLength, f.out.header) {
+			f.gatherBy = f.headDue(time.Now())
+		}
+		x.upload = f.newBody(r)
 		f.mu.Lock()
 		f.body = x.upload
 		f.mu.Unlock()
@@ -443,46 +852,49 @@ func (f *fetch) prepare() *Error {
 }
 
 // newBody makes r's body one that can be sent again while it is small.
-func (x *exchange) newBody(r *http.Request) *retry.Body {
-	p := x.svc.policy
+func (f *fetch) newBody(r *http.Request) *retry.Body {
+	p := f.svc.policy
 	keep := p.retryBodyBytes
 	if p.retries == 0 {
 		keep = 0
 	}
 	b := retry.NewBody(r.Body, r.ContentLength, int(keep), p.maxBodyBytes)
-	rc := http.NewResponseController(x.w)
+	rc := http.NewResponseController(f.x.w)
 	if r.ProtoMajor == 1 {
 		// Otherwise net/http's server reads the rest of the body itself, away
 		// from us, as soon as the response begins.
 		_ = rc.EnableFullDuplex()
 	}
-	idle := p.bodyIdleTimeout
-	if idle > 0 {
-		b.Before = func() { _ = rc.SetReadDeadline(time.Now().Add(idle)) }
+	b.Before = func() {
+		if due := f.readDue(); !due.IsZero() {
+			_ = rc.SetReadDeadline(due)
+		}
 	}
 	b.Unblock = func() { _ = rc.SetReadDeadline(time.Unix(1, 0)) }
-	if idle > 0 {
+	if p.bodyIdleTimeout > 0 || !f.gatherBy.IsZero() {
 		b.AtEOF = func() { _ = rc.SetReadDeadline(time.Time{}) } // or it would soon look as if the client left
 	}
 	return b
 }
 
+// readDue returns when a read of the client's content that begins now must have
+// ended; zero: whenever it does.
+func (f *fetch) readDue() (due time.Time) {
+	if idle := f.svc.policy.bodyIdleTimeout; idle > 0 {
+		due = time.Now().Add(idle)
+	}
+	if by := f.gatherBy; !by.IsZero() && (due.IsZero() || by.Before(due)) {
+		due = by
+	}
+	return due
+}
+
 // token asks the token source, within the fetch's time, and no longer than the
 // client waits.
 func (x *exchange) token(f *fetch) (token string, err *Error) {
-	ctx, cancel := context.WithCancel(x.ctx)
-	defer cancel()
-	if !f.deadline.IsZero() {
-		var stop context.CancelFunc
-		ctx, stop = context.WithDeadline(ctx, f.deadline)
-		defer stop()
-	}
-	f.mu.Lock()
-	f.stopHook = cancel
-	cut := f.cutBy
-	f.mu.Unlock()
-	if cut != nil {
-		return "", fault(ReasonShuttingDown, cut)
+	ctx, done, err := f.waiting()
+	if err != nil {
+		return "", err
 	}
 	cause := x.hook("WithTokenSource", func() error {
 		var err error
@@ -491,15 +903,10 @@ func (x *exchange) token(f *fetch) (token string, err *Error) {
 		}
 		return checkToken(token)
 	})
-	f.mu.Lock()
-	f.stopHook, cut = nil, f.cutBy
-	f.mu.Unlock()
-	switch {
-	case cut != nil:
-		return "", fault(ReasonShuttingDown, cut)
-	case f.client.Err() != nil:
-		return "", clientGone(f.client)
-	case cause != nil:
+	if err := done(); err != nil {
+		return "", err
+	}
+	if cause != nil {
 		return "", fault(ReasonToken, cause)
 	}
 	return token, nil
@@ -525,8 +932,7 @@ func (x *exchange) hook(name string, f func() error) (err error) {
 
 // rewrite shows the request to the WithRewrite hooks.
 func (f *fetch) rewrite() *Error {
-	e := f.svc.up.endpoints[0]
-	u := f.out.url(e)
+	u := f.out.url(f.svc.target)
 	req := (&http.Request{
 		Method: f.out.method, URL: &u, Header: f.out.header, Host: f.out.host,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, ContentLength: f.out.length,
@@ -544,51 +950,168 @@ func (f *fetch) rewrite() *Error {
 	return nil
 }
 
-// url returns the outbound URL at an endpoint. Path and RawPath are set so
-// that EscapedPath returns the escaped path byte for byte.
-func (o *outbound) url(e *endpoint) url.URL {
+// url returns the outbound URL at a replica. Path and RawPath are set so that
+// EscapedPath returns the escaped path byte for byte.
+func (o *outbound) url(at *url.URL) url.URL {
 	path, err := url.PathUnescape(o.path)
 	if err != nil {
 		path = o.path
 	}
-	return url.URL{Scheme: e.url.Scheme, Host: e.url.Host, Path: path, RawPath: o.path, RawQuery: o.query, ForceQuery: o.force}
+	return url.URL{Scheme: at.Scheme, Host: at.Host, Path: path, RawPath: o.path, RawQuery: o.query, ForceQuery: o.force}
 }
 
-// try makes one attempt. Its error leaves nothing open.
+// try makes one attempt, or two that race. Its error leaves nothing open.
 func (f *fetch) try() (*attempt, *Error) {
-	e := f.svc.up.pick(f.tried)
-	f.tried = append(f.tried, e)
+	a, err := f.newAttempt()
+	if err != nil {
+		return a, err
+	}
+	if f.hedged && f.purse.Spent() == 1 {
+		return f.race(a)
+	}
+	err = a.run()
+	f.answer = a
+	return a, err
+}
+
+// newAttempt prepares an attempt at an endpoint that was not tried yet, where
+// there is one. Its error leaves nothing open.
+func (f *fetch) newAttempt() (*attempt, *Error) {
 	a := &f.first
 	header := f.out.header
 	if f.purse.Spent() > 1 {
 		a = new(attempt)
 		header = maps.Clone(header) // the former attempt may still be writing it
 	}
-	a.fetch, a.endpoint, a.start, a.header, a.length = f, e, time.Now(), header, -1
-	ctx, cancel := context.WithCancelCause(f.ctx)
-	a.cancel = cancel
-	spans := f.svc.spans(f.x.whole)
-	a.ctx = spans.StartClient(ctx, &a.span, f.out.method, f.out.path, f.out.query, f.purse.Spent()-1)
-	spans.Inject(a.ctx, a.header)
-	err := f.begin(a)
-	if err == nil {
-		a.arm()
-		err = e.send(a)
+	a.fetch, a.start, a.header, a.length = f, time.Now(), header, -1
+	a.wire = &a.own
+	var hash uint64
+	if f.svc.hash != nil {
+		hash = f.svc.hash(f)
 	}
-	a.settle()
-	if err == nil {
-		err = a.judge()
+	a.at = f.svc.up.set.Pick(hash, f.tried, a.start)
+	f.tried = append(f.tried, a.at)
+	a.at.Begin()
+	a.endpoint = a.at.Value
+	if a.endpoint.client == nil {
+		a.wire = new(roundtrip.Exchange)
 	}
-	if err == nil {
-		err = a.await()
+	ctx := f.ctx
+	if f.detached && a.endpoint.client == nil {
+		ctx = context.WithoutCancel(ctx)
 	}
-	if err != nil {
+	a.ctx = f.spans.StartClient(ctx, &a.span, f.out.method, f.out.path, f.out.query, f.purse.Spent()-1)
+	f.spans.Inject(a.ctx, a.header)
+	if err := f.begin(a); err != nil {
 		fe := a.classify(err)
 		a.end(fe)
 		return a, fe
 	}
 	return a, nil
 }
+
+// run sends the attempt, and waits for an answer that can be used. Its error
+// leaves nothing open.
+func (a *attempt) run() *Error {
+	err := a.endpoint.send(a)
+	a.head1 = time.Since(a.start)
+	if err == nil {
+		err = a.judge()
+	}
+	if err == nil {
+		err = a.await()
+	}
+	if err == nil {
+		return nil
+	}
+	fe := a.classify(err)
+	a.end(fe)
+	return fe
+}
+
+// result is what became of one of two attempts that race.
+type result struct {
+	*attempt
+	err *Error
+}
+
+// race gives a a head start, and then sends the same to another endpoint. The
+// first answer that is none of a gateway in trouble wins; the other attempt is
+// called off, and ends on its own.
+func (f *fetch) race(a *attempt) (*attempt, *Error) {
+	results := make(chan result, 2) //nolint:mnd // one each
+	if !f.runAside(a, results) {
+		err := fault(ReasonShuttingDown, work.ErrShutdown)
+		a.end(err)
+		return a, err
+	}
+	t := time.NewTimer(f.svc.policy.hedgeDelay)
+	defer t.Stop()
+	var r result
+	select {
+	case r = <-results:
+	case <-t.C:
+		b := f.hedge(results)
+		if r = <-results; b != nil {
+			r = f.decide(r, a, b, results)
+		}
+	}
+	f.answer = r.attempt
+	return r.attempt, r.err
+}
+
+// runAside runs a as a task, which says what became of it.
+func (f *fetch) runAside(a *attempt, results chan<- result) bool {
+	up := f.svc.up
+	return up.life.Go("hedged attempt", func() {
+		r := result{a, fault(ReasonPanic, nil)}
+		defer func() {
+			if v := recover(); v != nil { // of the app's round tripper
+				up.core.panicked("WithTransport", v, debug.Stack())
+				a.end(r.err)
+			}
+			results <- r
+		}()
+		r.err = a.run()
+	})
+}
+
+// hedge starts a second attempt, if it may be paid for.
+func (f *fetch) hedge(results chan<- result) *attempt {
+	if !f.purse.Take() {
+		return nil
+	}
+	b, err := f.newAttempt()
+	if err == nil && f.runAside(b, results) {
+		f.svc.up.stats.hedges.Add(1)
+		return b
+	}
+	b.end(err)
+	return nil
+}
+
+// decide returns the better of two results, of which one is there.
+func (f *fetch) decide(r result, a, b *attempt, results <-chan result) result {
+	if r.err != nil || retry.RetryStatus(r.status) {
+		r.end(nil)
+		return <-results // which may be better, and is none the worse
+	}
+	loser := a
+	if r.attempt == a {
+		loser = b
+	}
+	loser.lost.Store(true)
+	loser.wire.Abort(errLost)
+	f.svc.up.life.Go("hedge's loser", func() {
+		if late := <-results; late.err == nil {
+			late.end(nil)
+		}
+	})
+	return r
+}
+
+// errLost is why the slower of two attempts that race was called off.
+var errLost = errors.New("another attempt was faster")
 
 var errSpilled = errors.New("the request's content cannot be sent again")
 
@@ -597,7 +1120,8 @@ var errSpilled = errors.New("the request's content cannot be sent again")
 func (f *fetch) begin(a *attempt) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.answer = a
+	f.running[1] = f.running[0]
+	f.running[0] = a
 	if f.cutBy != nil {
 		return f.cutBy
 	}
@@ -608,7 +1132,8 @@ func (f *fetch) begin(a *attempt) error {
 		}
 		a.upload = upload
 		if len(f.out.trailer) > 0 {
-			a.upload = &trailing{upload, maps.Clone(f.out.trailer), f.x.r}
+			a.trailing = maps.Clone(f.out.trailer)
+			a.upload = &trailing{upload, a.trailing, f.x.r}
 		}
 	}
 	return nil
@@ -644,8 +1169,10 @@ func (f *fetch) Cut(cause error) {
 	if f.stopHook != nil {
 		f.stopHook()
 	}
-	if f.answer != nil {
-		f.answer.cancel(cause)
+	for _, a := range f.running {
+		if a != nil {
+			a.wire.Abort(cause)
+		}
 	}
 	if f.body != nil {
 		f.body.Abort()
@@ -655,9 +1182,14 @@ func (f *fetch) Cut(cause error) {
 // leave ends the fetch: nothing of it is under way any more.
 func (f *fetch) leave() {
 	f.svc.up.life.End(&f.link)
+	if f.place {
+		f.place = false
+		f.svc.up.limit.Release()
+	}
 	if f.body != nil {
 		f.x.received = f.body.Read()
 		f.body.Close()
+		f.uploads.Wait()
 	}
 }
 
@@ -670,14 +1202,22 @@ func (f *fetch) again(a *attempt, err *Error, wait time.Duration) (time.Duration
 	if over || f.client.Err() != nil {
 		return 0, false
 	}
-	repeatable := retry.Repeatable(f.out.method) && f.x.upgrade == ""
+	repeatable := retry.Repeatable(f.out.method) && f.upgrade == ""
 	if err != nil {
 		switch err.Reason {
-		case ReasonConnect, ReasonUpstreamFailed, ReasonTruncated, ReasonTimeout:
+		case ReasonConnect, ReasonUpstreamFailed, ReasonTruncated, ReasonTimeout, ReasonPoolExhausted:
 		default:
 			return 0, false
 		}
+		if f.slow {
+			return 0, false // a client that is slow is no reason for another attempt
+		}
 		repeatable = repeatable || a.unsent
+		if f.another() {
+			wait = 0
+		}
+	} else if f.another() {
+		wait = 0 // which knows nothing of this one's trouble
 	} else if after, ok := retry.RetryAfter(a.head, time.Now()); ok {
 		if after > p.maxRetryAfter {
 			return 0, false
@@ -702,6 +1242,9 @@ func (f *fetch) again(a *attempt, err *Error, wait time.Duration) (time.Duration
 	f.svc.up.stats.retries.Add(1)
 	return wait, true
 }
+
+// another reports whether an endpoint is left that was not tried.
+func (f *fetch) another() bool { return len(f.tried) < len(f.svc.up.set.All()) }
 
 // sleep waits before the next attempt, until the client leaves or the fetch is
 // cut.
@@ -748,18 +1291,16 @@ func (f *fetch) accept(a *attempt) *Error {
 }
 
 func (f *fetch) modify(a *attempt) *Error {
-	u := f.out.url(a.endpoint)
+	u := f.out.url(a.endpoint.url)
 	resp := &http.Response{
 		Status: fmt.Sprintf("%d %s", a.status, http.StatusText(a.status)), StatusCode: a.status,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: a.head, Body: a.content, ContentLength: a.length, Trailer: *a.trailer,
+		Header: a.head, Body: shown{a}, ContentLength: a.length, Trailer: *a.trailer,
 		Request: (&http.Request{Method: f.out.method, URL: &u, Header: f.out.header, Host: f.out.host}).WithContext(a.ctx),
 	}
-	original := a.content
-	a.dueIn(a.bodyDue()) // the head is here: hooks take the content's time
 	for _, hook := range f.svc.policy.modify {
 		err := f.x.hook("WithModifyResponse", func() error { return hook(resp) })
-		if resp.Body != nil && resp.Body != original {
+		if resp.Body != nil && resp.Body != io.ReadCloser(shown{a}) {
 			a.content = resp.Body // ours to close from now on
 		}
 		switch {
@@ -772,8 +1313,7 @@ func (f *fetch) modify(a *attempt) *Error {
 	if !forward.ValidStatus(resp.StatusCode) || resp.StatusCode < 200 || resp.Header == nil || resp.Body == nil {
 		return fault(ReasonHook, fmt.Errorf("WithModifyResponse: no usable response is left (status %d)", resp.StatusCode))
 	}
-	replaced := resp.Body != original
-	if resp.ContentLength != a.length || replaced {
+	if resp.ContentLength != a.length || a.content != nil {
 		a.length = resp.ContentLength
 		if a.length >= 0 {
 			resp.Header.Set("Content-Length", fmt.Sprint(a.length))
@@ -781,108 +1321,144 @@ func (f *fetch) modify(a *attempt) *Error {
 			resp.Header.Del("Content-Length")
 		}
 	}
-	a.status, a.head, a.content = resp.StatusCode, resp.Header, resp.Body
+	a.status, a.head = resp.StatusCode, resp.Header
 	forward.Normalize(a.head)
+	return nil
+}
+
+// shown is an answer's content as hooks see it.
+type shown struct{ a *attempt }
+
+func (s shown) Read(p []byte) (int, error) { return s.a.wire.Read(p) }
+
+// Close has what was not read be lost.
+func (s shown) Close() error {
+	s.a.wire.Close()
 	return nil
 }
 
 // close ends the fetch and its last attempt. err is nil if the answer's body
 // came to its end.
 func (f *fetch) close(err *Error) {
+	status := 0
 	if f.answer != nil {
+		status = f.answer.status
 		f.answer.end(err)
 	}
+	f.lease.Done(f.outcome(err, status), time.Now())
 	f.leave()
 }
+
+// outcome says what a fetch, or an attempt, tells about the service (4xx and what
+// is the client's doing, or ours: nothing).
+func (f *fetch) outcome(err *Error, status int) balance.Outcome {
+	if err == nil {
+		switch {
+		case status >= 500:
+			return balance.Failure
+		case status >= 400, status == 0:
+			return balance.Neutral
+		}
+		return balance.Success
+	}
+	switch err.Reason {
+	case ReasonTimeout:
+		if f.slow || errors.Is(err.Err, h1.EndTimeout) {
+			return balance.Neutral
+		}
+		return balance.Failure
+	case ReasonConnect, ReasonUpstreamFailed, ReasonBadResponse, ReasonInterimOverflow, ReasonTruncated:
+		return balance.Failure
+	}
+	return balance.Neutral
+}
+
+// replicaState is an endpoint, and what is known of it.
+type replicaState = balance.Endpoint[*endpoint]
 
 // attempt is one request sent to one endpoint, and its answer.
 type attempt struct {
 	fetch    *fetch
-	endpoint *endpoint
+	at       *replicaState
+	endpoint *endpoint // at's
 	start    time.Time
-	ctx      context.Context
-	cancel   context.CancelCauseFunc
+	head1    time.Duration   // from start to the response's header
+	ctx      context.Context // with the attempt's span
 	span     telemetry.Client
 	header   http.Header   // of the request
-	upload   io.ReadCloser // its body; nil: none
+	upload   io.ReadCloser // its content; nil: none
+	trailing http.Header   // what follows the content
+
+	wire wire        // what it goes over: own, or a round tripper's
+	own  h1.Exchange // on a connection of ours
 
 	// The answer, filled in by the sender.
 	status  int
 	head    http.Header
-	length  int64 // of the content; negative: unknown
-	framed  bool  // the end of the content is proven by its framing
-	content io.ReadCloser
-	trailer *http.Header // filled at the content's end; what is announced has keys before
-	lead    forward.Lead // content, where its first piece was awaited
-	tunnel  io.ReadWriteCloser
+	length  int64         // of the content; negative: unknown
+	framed  bool          // the end of the content is proven by its framing
+	trailer *http.Header  // filled at the content's end; what is announced has keys before
+	read    int64         // of the content, so far
+	content io.ReadCloser // what a hook has put in the content's place; nil: nothing
+	buf     *[64 << 10]byte
 
-	url    url.URL               // of the request
-	trace  httptrace.ClientTrace // through net/http's transport
-	began  atomic.Bool           // the request's header is written, or about to be
-	heard  atomic.Bool           // the upstream has begun to answer
-	unsent bool                  // the upstream cannot have seen any of it
-	alarm  work.Alarm
-	why    atomic.Pointer[timeoutError] // what the alarm will be about
-	ended  bool
-
-	mu           sync.Mutex
-	settled      bool // the head is there: no 1xx may come any more
+	unsent       bool // the upstream cannot have seen any of it
+	ended        bool
+	lost         atomic.Bool // another was faster
 	interim      int
 	interimBytes int
-	overflow     bool
 }
 
-// timeoutError is the cause of a cancellation by one of our clocks.
-type timeoutError struct{ what string }
+// wire is an exchange with an upstream, from its sending on.
+type wire interface {
+	io.Reader                     // of the content
+	Next() ([]byte, error)        // the content's next piece, valid until the next call
+	More() error                  // waits for one
+	Follow(context.Context)       // whose end ends the exchange from here on
+	Abort(cause error)            // ends what is under way, from any goroutine
+	Close()                       // what was not read is lost
+	Surplus() bool                // more has come than the response
+	OnSurplus(func())             // called where more comes later
+	Switched() io.ReadWriteCloser // the connection after a 101
+}
 
-func (e *timeoutError) Error() string { return e.what + " ran out" }
-func (e *timeoutError) Timeout() bool { return true }
-
-var (
-	errHeaderTimeout  = &timeoutError{"the time to the response header"}
-	errAttemptTimeout = &timeoutError{"the attempt's time"}
-	errHandshake      = &timeoutError{"the time of the TLS handshake"}
-	errBodyIdle       = &timeoutError{"the body idle time"}
-	errMaxDuration    = &timeoutError{"the maximum duration"}
-)
-
-// arm sets the alarm for the head. It is one for the whole attempt.
-func (a *attempt) arm() {
-	f, limit := a.fetch, a.fetch.svc.policy.attemptTimeout
-	due, why := work.Never, errHeaderTimeout
-	if !f.deadline.IsZero() {
-		due = max(f.deadline.Sub(a.start), 1)
-		if f.deadline.Equal(f.end) {
-			why = errMaxDuration
+// headDue returns when an attempt that starts now has to have the response's
+// header.
+func (f *fetch) headDue(start time.Time) time.Time {
+	if limit := f.svc.policy.attemptTimeout; limit > 0 {
+		if due := start.Add(limit); f.deadline.IsZero() || due.Before(f.deadline) {
+			return due
 		}
 	}
-	if limit > 0 && limit < due {
-		due, why = limit, errAttemptTimeout
-	}
-	a.alarm.Start(a.start, a.expire)
-	a.dueIn(due, why)
+	return f.deadline
 }
 
-func (a *attempt) dueIn(due time.Duration, why *timeoutError) {
-	a.why.Store(why)
-	a.alarm.Set(due)
+// exchange sends over a connection of ours.
+func (e *endpoint) exchange(a *attempt) error {
+	f, x := a.fetch, &a.own
+	p, out := f.svc.policy, &f.out
+	x.Context, x.Method, x.Path, x.Query, x.ForceQuery, x.Host = f.watched, out.method, out.path, out.query, out.force, out.host
+	x.Fields, x.Length, x.Trailer, x.Uploads = a.header, out.length, a.trailing, &f.uploads
+	if a.upload != nil {
+		x.Body = a.upload
+	}
+	x.Head, x.Response, x.Idle, x.End = f.headDue(a.start), p.responseHeaderTimeout, p.bodyIdleTimeout, f.end
+	x.Observer = a
+	if err := e.client.Do(x); err != nil {
+		broken, ok := errors.AsType[*h1.BrokenError](err)
+		a.unsent = ok && broken.Unsent || isError[*h1.DialError](err)
+		return err
+	}
+	a.status, a.head, a.length, a.framed, a.trailer = x.Status, x.Header, x.ContentLength, x.Framed, &x.Trailers
+	a.span.Head(x.Status, protocol(x.Minor), "")
+	return nil
 }
 
-// expire cancels the attempt: its time has run out.
-func (a *attempt) expire() {
-	why, f := a.why.Load(), a.fetch
-	a.cancel(why)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.upload == nil || a.settled {
-		return
+func protocol(minor int) string {
+	if minor == 0 {
+		return "HTTP/1.0"
 	}
-	// net/http's transport now waits for a read of the client's body that is
-	// under way, and a client that is slow is no reason for another attempt.
-	_ = a.upload.Close()
-	if why != errAttemptTimeout || f.body.Busy() {
-		f.body.Abort()
-	}
+	return "HTTP/1.1"
 }
 
 // errNoContent is a content that broke off before its first byte.
@@ -893,89 +1469,105 @@ var errNoContent = errors.New("the response broke off before its content")
 // comes while the upload goes on may depend on it.
 func (a *attempt) await() error {
 	f := a.fetch
-	if a.length <= 0 || f.x.bodyless(a.status) || forward.IsEventStream(a.head) || f.body != nil && !f.body.Done() {
+	if a.length <= 0 || bodyless(f.out.method, a.status) || forward.IsEventStream(a.head) || f.body != nil && !f.body.Done() {
 		return nil
 	}
-	a.lead.ReadCloser, a.content = a.content, &a.lead
-	a.dueIn(a.bodyDue())
-	if err := a.lead.Await(); err != nil {
+	if err := a.wire.More(); err != nil {
 		return fmt.Errorf("%w: %w", errNoContent, err)
 	}
 	return nil
 }
 
-// Read reads the content, within the body idle time.
-func (a *attempt) Read(p []byte) (int, error) {
-	a.dueIn(a.bodyDue())
-	return a.content.Read(p)
-}
-
-// bodyDue returns when a read that begins now must have ended.
-func (a *attempt) bodyDue() (time.Duration, *timeoutError) {
-	due, why := work.Never, errBodyIdle
-	if idle := a.fetch.svc.policy.bodyIdleTimeout; idle > 0 {
-		due = time.Since(a.start) + idle
+// Next returns the next piece of the content, as wire does.
+func (a *attempt) Next() (piece []byte, err error) {
+	if a.content == nil {
+		piece, err = a.wire.Next()
+		return piece, a.meter(len(piece), err)
 	}
-	if end := a.fetch.end; !end.IsZero() && end.Sub(a.start) < due {
-		due, why = end.Sub(a.start), errMaxDuration
+	if a.buf == nil {
+		a.buf = forward.GetBuffer()
 	}
-	return due, why
+	n, err := a.content.Read(a.buf[:])
+	return a.buf[:n], a.meter(n, err)
 }
 
-// settle ends the time of 1xx responses.
-func (a *attempt) settle() {
-	a.mu.Lock()
-	a.settled = true
-	a.mu.Unlock()
+// Read reads the content.
+func (a *attempt) Read(p []byte) (n int, err error) {
+	if a.content == nil {
+		n, err = a.wire.Read(p)
+	} else {
+		n, err = a.content.Read(p)
+	}
+	return n, a.meter(n, err)
 }
 
-var (
-	errInterimOverflow = errors.New("too many 1xx responses")
-	errSettled         = errors.New("the attempt is over")
-)
+// meter counts what was read, up to what may be.
+func (a *attempt) meter(n int, err error) error {
+	a.read += int64(n)
+	if limit := a.fetch.svc.policy.maxAnswerBytes; limit > 0 && a.read > limit {
+		return errTooLong
+	}
+	return err
+}
 
-// got1xx passes an interim response on to the client (RFC 9110 §15.2). From
+const errTooLong = badResponse("the content is too long")
+
+var errInterimOverflow = errors.New("too many 1xx responses")
+
+// Interim passes an interim response on to the client (RFC 9110 §15.2). From
 // then on no other attempt may answer.
-func (a *attempt) got1xx(code int, h textproto.MIMEHeader) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.settled {
-		return errSettled
-	}
-	_, bytes := forward.Normalize(http.Header(h))
+func (a *attempt) Interim(code int, h http.Header) error {
+	_, bytes := forward.Normalize(h)
 	a.interim++
 	a.interimBytes += bytes + 32
 	if a.interim > maxInterim || a.interimBytes > maxInterimBytes {
-		a.overflow = true
 		return errInterimOverflow
 	}
 	f := a.fetch
-	if code == http.StatusContinue || code == http.StatusSwitchingProtocols || code < 100 || code > 199 || !f.x.takesInterim() {
+	if code == http.StatusContinue || f.hedged || !f.x.takesInterim() {
 		return nil // the server sends its own 100
 	}
 	f.mu.Lock()
 	f.committed = true
 	f.mu.Unlock()
-	f.x.relayInterim(code, http.Header(h))
+	f.x.relayInterim(code, h)
 	return nil
 }
 
 // judge refuses an answer that breaks the rules.
 func (a *attempt) judge() error {
-	fields, bytes := forward.Normalize(a.head)
+	fields, bytes := 0, 0
+	if a.endpoint.client == nil { // which sees to it by itself
+		fields, bytes = forward.Normalize(a.head)
+	}
+	if a.endpoint.url != a.fetch.svc.target {
+		a.moveLinks()
+	}
 	switch {
 	case !forward.ValidStatus(a.status), a.status < 200 && a.status != http.StatusSwitchingProtocols:
 		return badResponse(fmt.Sprintf("status %d", a.status))
 	case fields > maxResponseFields || bytes > maxResponseHeaderBytes:
 		return badResponse("the header is too large")
+	case a.fetch.svc.policy.maxAnswerBytes > 0 && a.length > a.fetch.svc.policy.maxAnswerBytes && !bodyless(a.fetch.out.method, a.status):
+		return errTooLong
 	case a.status == http.StatusSwitchingProtocols:
-		if a.fetch.x.upgrade == "" || a.tunnel == nil || !strings.EqualFold(a.head.Get("Upgrade"), a.fetch.x.upgrade) {
+		if a.fetch.upgrade == "" || !strings.EqualFold(a.head.Get("Upgrade"), a.fetch.upgrade) {
 			return badResponse("it switches to a protocol that was not asked for")
 		}
 	case a.status == http.StatusNotModified && !conditional(a.fetch.out.header):
 		return badResponse("304 to a request without conditions") // RFC 9110 §15.4.5
 	}
 	return nil
+}
+
+// moveLinks has links to a replica be links to the target, which all else knows.
+func (a *attempt) moveLinks() {
+	target := a.fetch.svc.target
+	for _, name := range [...]string{"Location", "Content-Location"} {
+		if v := a.head[name]; len(v) == 1 {
+			a.head[name] = []string{forward.Move(v[0], a.endpoint.url, target)}
+		}
+	}
 }
 
 func conditional(h http.Header) bool {
@@ -993,61 +1585,46 @@ func (a *attempt) classify(err error) *Error {
 	if f.body != nil {
 		if bodyErr := f.body.Err(); errors.Is(bodyErr, retry.ErrTooLarge) {
 			return fault(ReasonBodyTooLarge, bodyErr)
+		} else if errors.Is(bodyErr, os.ErrDeadlineExceeded) && !f.gatherBy.IsZero() && !time.Now().Before(f.gatherBy) {
+			f.slow = true
+			return fault(ReasonTimeout, bodyErr)
 		} else if bodyErr != nil && (f.client.Err() == nil || errors.Is(bodyErr, os.ErrDeadlineExceeded)) { // at which net/http's server ends the context, too
 			return fault(ReasonClientBody, bodyErr)
 		}
 	}
-	cause := context.Cause(a.ctx)
-	a.mu.Lock()
-	overflow := a.overflow
-	a.mu.Unlock()
 	switch {
-	case errors.Is(cause, work.ErrShutdown), errors.Is(err, work.ErrShutdown):
+	case errors.Is(err, work.ErrShutdown):
 		return fault(ReasonShuttingDown, work.ErrShutdown)
-	case overflow:
+	case errors.Is(err, errInterimOverflow), errors.Is(err, roundtrip.ErrFlooded):
 		return fault(ReasonInterimOverflow, errInterimOverflow)
-	case isError[*timeoutError](cause):
-		return fault(ReasonTimeout, cause)
+	case errors.Is(err, h1.ErrAcquireTimeout), errors.Is(err, roundtrip.ErrAcquireTimeout):
+		return fault(ReasonPoolExhausted, err)
+	case timedOut(err):
+		if f.body != nil && f.body.Busy() {
+			f.slow = true
+		}
+		return fault(ReasonTimeout, err)
 	case f.client.Err() != nil && !f.detached:
 		return clientGone(f.client)
-	case errors.Is(err, errSpilled):
-		return fault(ReasonUpstreamFailed, err)
-	case isError[badResponse](err), isError[textproto.ProtocolError](err):
+	case isError[badResponse](err), isError[h1.ProtocolError](err), isError[roundtrip.ProtocolError](err):
 		return fault(ReasonBadResponse, err)
-	case timedOut(err):
-		return fault(ReasonTimeout, err)
 	case dialFailed(err):
 		return fault(ReasonConnect, err)
 	case errors.Is(err, errNoContent):
 		return fault(ReasonTruncated, err)
-	case a.heard.Load() && !brokeOff(err): // net/http's transport names no type for it
-		return fault(ReasonBadResponse, err)
 	}
 	return fault(ReasonUpstreamFailed, err)
 }
 
-// brokeOff reports whether a connection's end or failure is behind err, rather
-// than what came over it.
-func brokeOff(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || isError[net.Error](err)
-}
-
-// connectError is a failure before anything can have been sent.
-type connectError struct{ err error }
-
-func (e *connectError) Error() string { return "connect: " + e.err.Error() }
-func (e *connectError) Unwrap() error { return e.err }
-
-// dialFailed tells a connectError, and what a caller's own round tripper has
-// in its place.
+// dialFailed tells a failure to connect, also of a round tripper of the app's.
 func dialFailed(err error) bool {
 	op, ok := errors.AsType[*net.OpError](err)
-	return ok && op.Op == "dial" || isError[*connectError](err)
+	return ok && op.Op == "dial" || isError[*h1.DialError](err)
 }
 
 func timedOut(err error) bool {
-	e, ok := errors.AsType[net.Error](err)
-	return ok && e.Timeout()
+	var e interface{ Timeout() bool }
+	return errors.As(err, &e) && e.Timeout()
 }
 
 const (
@@ -1055,12 +1632,12 @@ const (
 	drainTime  = 100 * time.Millisecond
 )
 
-// discard drops a failed attempt: a short body is read, so that its connection
-// can be used again, a long or slow one is cut off.
+// discard drops a failed attempt: a short content is read, so that its
+// connection can be used again, a long or slow one is cut off.
 func (a *attempt) discard() {
-	if a.content != nil && a.length >= 0 && a.length <= drainBytes {
-		defer time.AfterFunc(drainTime, func() { a.cancel(context.Canceled) }).Stop()
-		_, _ = io.Copy(io.Discard, a.content)
+	if !a.ended && a.length >= 0 && a.length <= drainBytes {
+		defer time.AfterFunc(drainTime, func() { a.wire.Abort(context.Canceled) }).Stop()
+		drain(a.wire)
 	}
 	a.end(nil)
 }
@@ -1072,73 +1649,102 @@ func (a *attempt) end(err *Error) {
 		return
 	}
 	a.ended = true
-	a.alarm.Stop()
 	if a.content != nil {
 		_ = a.content.Close()
 	}
+	if a.buf != nil {
+		forward.PutBuffer(a.buf)
+		a.buf = nil
+	}
+	a.wire.Close()
 	if a.upload != nil {
 		_ = a.upload.Close()
 	}
-	a.cancel(nil)
+	now := time.Now()
 	errorType := ""
-	if err != nil && err.Status != statusClientClosed {
+	outcome, took := a.fetch.outcome(err, a.status), a.head1
+	switch {
+	case a.lost.Load():
+		outcome, took = balance.Lost, now.Sub(a.start)
+	case err != nil && err.Status != statusClientClosed:
 		errorType = string(err.Reason)
 	}
-	a.span.End(errorType, time.Since(a.start))
-}
-
-// lowerKeys hides from net/http's transport the fields for which it would send
-// a request again by itself. On the wire their case means nothing (RFC 9110
-// §5.1).
-func lowerKeys(h http.Header) {
-	for _, name := range [...]string{"Idempotency-Key", "X-Idempotency-Key"} {
-		if values, ok := h[name]; ok {
-			delete(h, name)
-			h[strings.ToLower(name)] = values
-		}
-	}
+	a.at.End(outcome, took, now)
+	a.span.End(errorType, now.Sub(a.start))
 }
 
 // roundTrip sends through net/http's transport or one of the app's.
 func (e *endpoint) roundTrip(a *attempt) error {
-	out := &a.fetch.out
-	a.url = out.url(e)
-	a.trace.Got1xxResponse = a.got1xx
-	a.trace.GotFirstResponseByte = func() { a.heard.Store(true) }
-	own := a.fetch.svc.policy.transport == nil
-	traced := own && !retry.Repeatable(out.method)
-	if traced {
-		a.trace.WroteHeaders = func() { a.began.Store(true) }
-		lowerKeys(a.header)
-	}
-	req := (&http.Request{}).WithContext(httptrace.WithClientTrace(a.ctx, &a.trace))
-	req.Method, req.URL, req.Host, req.Header = out.method, &a.url, out.host, a.header
-	req.Proto, req.ProtoMajor, req.ProtoMinor = "HTTP/1.1", 1, 1
+	f, out := a.fetch, &a.fetch.out
+	x := a.wire.(*roundtrip.Exchange)
+	x.Context, x.Method, x.URL, x.Host, x.Fields = a.ctx, out.method, out.url(e.url), out.host, a.header
+	x.Length, x.Trailer, x.Own = out.length, a.trailing, e.owned != nil
 	if a.upload != nil {
-		req.Body, req.ContentLength = a.upload, out.length
-		if t, ok := a.upload.(*trailing); ok {
-			req.Trailer = t.trailer
+		x.Body, x.OnAborted = a.upload, f.unblock
+		if f.x.r.ProtoMajor > 1 { // of HTTP/1, the client's whole connection would be lost
+			x.Body = interruptible{a.upload, f}
 		}
 	}
-	resp, err := e.rt.RoundTrip(req)
-	if err != nil {
-		a.unsent = dialFailed(err) || traced && !a.began.Load()
+	x.Head, x.Idle, x.End = f.headDue(a.start), f.svc.policy.bodyIdleTimeout, f.end
+	x.Observer = a
+	if err := x.Do(e.rt); err != nil {
+		broken, ok := errors.AsType[*roundtrip.BrokenError](err)
+		a.unsent = ok && broken.Unsent || dialFailed(err)
 		return err
 	}
-	a.status, a.head, a.length, a.content, a.trailer = resp.StatusCode, resp.Header, resp.ContentLength, resp.Body, &resp.Trailer
-	if a.head == nil {
-		a.head = make(http.Header)
-	}
-	if a.content == nil {
-		a.content = http.NoBody
-	}
-	if a.length == 0 && a.content != http.NoBody && a.head["Content-Length"] == nil {
-		a.length = -1 // a round tripper of the app's that does not say
-	}
-	a.framed = resp.ContentLength >= 0 || resp.ProtoMajor >= 2 && !resp.Close || slices.Contains(resp.TransferEncoding, "chunked")
-	if a.status == http.StatusSwitchingProtocols {
-		a.tunnel, _ = resp.Body.(io.ReadWriteCloser)
-	}
-	a.span.Head(resp.StatusCode, resp.Proto, "")
+	a.status, a.head, a.length, a.framed, a.trailer = x.Status, x.Header, x.ContentLength, x.Framed, &x.Trailers
+	a.span.Head(x.Status, x.Proto, "")
 	return nil
+}
+
+// interruptible is a request's content whose Close ends a read under way, for
+// which net/http's HTTP/2 client waits before it says that a stream is lost.
+type interruptible struct {
+	io.ReadCloser
+	fetch *fetch
+}
+
+func (i interruptible) Close() error {
+	err := i.ReadCloser.Close()
+	i.fetch.unblock()
+	return err
+}
+
+// unblock ends a read of the client's content that is under way: the round
+// tripper would wait for it.
+func (f *fetch) unblock() {
+	if f.body.Busy() {
+		f.body.Abort()
+	}
+}
+
+// ask sends a plain GET, and returns the status of the answer, whose content is
+// read while it is short.
+func (e *endpoint) ask(ctx context.Context, out *outbound) (status int, err error) {
+	var w wire
+	due, _ := ctx.Deadline()
+	if e.client != nil {
+		x := &h1.Exchange{Context: ctx, Method: out.method, Path: out.path, Query: out.query, Host: out.host, Fields: out.header, Head: due, End: due}
+		w, err = x, e.client.Do(x)
+		status = x.Status
+	} else {
+		x := &roundtrip.Exchange{Context: ctx, Method: out.method, URL: out.url(e.url), Host: out.host, Fields: out.header, Own: e.owned != nil, Head: due, End: due}
+		w, err = x, x.Do(e.rt)
+		status = x.Status
+	}
+	defer w.Close()
+	if err == nil && status >= 200 {
+		drain(w)
+	}
+	return status, err
+}
+
+// drain reads a content as long as it is short.
+func drain(w wire) {
+	for n := 0; n <= drainBytes; {
+		piece, err := w.Next()
+		if n += len(piece); err != nil {
+			return
+		}
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/propagation"
@@ -15,13 +16,18 @@ import (
 	"github.com/embedgw/gateway"
 )
 
-// timeout is how long the demo's services may take to answer.
-const timeout = 2 * time.Second
+const (
+	timeout       = 2 * time.Second        // the demo's services may take to answer
+	hedgeDelay    = 100 * time.Millisecond // after which the other replica is asked, too
+	checkInterval = 100 * time.Millisecond // between two looks at a replica
+	breakerVolume = 5                      // requests open the circuit breaker, if half of them fail
+	breakerOpen   = time.Second
+)
 
 // settings say how the app is built. The zero value is the whole demo,
 // without telemetry.
 type settings struct {
-	logger  *slog.Logger         // nil: no line for each request
+	logger  *slog.Logger         // nil: nothing is logged
 	tracer  trace.TracerProvider // nil: no spans
 	without feature              // left out; "": nothing
 }
@@ -37,6 +43,10 @@ const (
 	retries    feature = "retries"    // a failed request is sent again
 	refusal    feature = "refusal"    // the gateway answers for services that do not exist
 	timeouts   feature = "timeouts"   // the services' time is bounded
+	replicas   feature = "replicas"   // the prices service has two
+	breaking   feature = "breaking"   // the stock service has a circuit breaker
+	hedging    feature = "hedging"    // the prices service is asked twice when it is slow
+	streaming  feature = "streaming"  // the orders service has event streams
 	websockets feature = "websockets" // the orders service speaks WebSocket
 	health     feature = "health"     // the health handler is mounted
 	metrics    feature = "metrics"    // the metrics handler is mounted
@@ -53,18 +63,25 @@ type app struct {
 	gateway   *gateway.Gateway
 	cache     *gateway.Cache
 	upstreams []*upstream
+	changes   chan change // of a circuit breaker, as far as somebody takes them
+}
+
+// change is what happened to a service's circuit breaker.
+type change struct {
+	service  string
+	from, to gateway.BreakerState
 }
 
 // newApp builds the app and starts its upstream services. The listener is the
 // app's once there is no error.
 func newApp(listener net.Listener, s settings) (_ *app, err error) {
-	a := &app{url: "http://" + listener.Addr().String(), listener: listener, served: make(chan error, 1)}
+	a := &app{url: "http://" + listener.Addr().String(), listener: listener, served: make(chan error, 1), changes: make(chan change, 8)}
 	defer func() {
 		if err != nil {
 			a.closeUpstreams()
 		}
 	}()
-	for _, describe := range []func(settings) *upstream{users, products, orders} {
+	for _, describe := range []func(settings) *upstream{users, products, orders, prices, stock} {
 		u := describe(s)
 		if err := u.start(); err != nil {
 			return nil, fmt.Errorf("start %s: %w", u.name, err)
@@ -101,22 +118,58 @@ func (a *app) options(s settings) []gateway.Option {
 	if s.without == retries {
 		options = append(options, gateway.WithoutRetries())
 	}
-	if s.logger != nil {
-		options = append(options, gateway.WithLogger(s.logger))
+	logger := s.logger
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler) // or circuit breakers and replicas would be logged to the default one
 	}
+	options = append(options, gateway.WithLogger(logger))
 	if s.tracer != nil {
 		options = append(options, gateway.WithTracerProvider(s.tracer), gateway.WithPropagator(propagation.TraceContext{}))
 	}
 	for _, u := range a.upstreams {
-		switch {
-		case u.name == "products" && s.without == routing:
-		case u.token != "" && s.without != token:
-			options = append(options, gateway.WithService(u.name, u.url, gateway.WithBearerToken(u.token)))
-		default:
-			options = append(options, gateway.WithService(u.name, u.url))
+		if u.name != "products" || s.without != routing {
+			options = append(options, gateway.WithService(u.name, u.url, a.serviceOptions(u, s)...))
 		}
 	}
 	return options
+}
+
+// serviceOptions are those of one service.
+func (a *app) serviceOptions(u *upstream, s settings) (options []gateway.ServiceOption) {
+	if u.token != "" && s.without != token {
+		options = append(options, gateway.WithBearerToken(u.token))
+	}
+	if s.without != replicas {
+		for _, r := range u.others {
+			options = append(options, gateway.WithReplicas(gateway.Replica{URL: r.url}), gateway.WithRetries(1), // at the other
+				gateway.WithBalancing(gateway.RoundRobin()), gateway.WithHealthChecks(checkInterval, 1, 2)) //nolint:mnd // rise and fall
+		}
+	}
+	if u.name == "prices" && s.without != hedging {
+		options = append(options, gateway.WithHedge(hedgeDelay))
+	}
+	switch {
+	case s.without == breaking:
+		options = append(options, gateway.WithoutBreaker())
+	case u.name == "stock":
+		options = append(options, gateway.WithBreaker(0.5, breakerVolume), //nolint:mnd // half of them
+			gateway.WithBreakerTimes(time.Minute, breakerOpen, 1), gateway.WithBreakerHook(a.changed))
+	}
+	return options
+}
+
+// changed notes a change of a circuit breaker. It runs within a request, and so
+// waits for nobody.
+func (a *app) changed(service string, from, to gateway.BreakerState) {
+	select {
+	case a.changes <- change{service, from, to}:
+	default:
+	}
+}
+
+// service returns the upstream of that name.
+func (a *app) service(name string) *upstream {
+	return a.upstreams[slices.IndexFunc(a.upstreams, func(u *upstream) bool { return u.name == name })]
 }
 
 // routes is the app's mux.

@@ -1,5 +1,5 @@
-// Command demo is an ordinary net/http app with the gateway in it, and with
-// three services behind that, which it starts itself:
+// Command demo is an ordinary net/http app with the gateway in it, and with the
+// services behind that, which it starts itself:
 //
 //	go run ./internal/demo          serves until Ctrl-C
 //	go run ./internal/demo -trace   prints the spans too
@@ -112,6 +112,9 @@ func introduce(w io.Writer, a *app) {
 	fmt.Fprintf(w, "The gateway:  %s/api/{service}/{path}\n", a.url)
 	for _, u := range a.upstreams {
 		fmt.Fprintf(w, "    %-10s%-24s %s\n", u.name, u.url, u.about)
+		for _, r := range u.others {
+			fmt.Fprintf(w, "    %-10s%-24s\n", "", r.url)
+		}
 	}
 	fmt.Fprint(w, "\nTry:\n")
 	for _, try := range []struct{ curl, what string }{
@@ -120,6 +123,9 @@ func introduce(w io.Writer, a *app) {
 		{"curl -i " + a.url + "/api/products/7", "twice: Cache-Status says miss, then hit"},
 		{"curl -i " + a.url + "/api/orders/1", "the service fails every other time; the gateway asks again"},
 		{"curl -i " + a.url + "/api/orders/slow", fmt.Sprintf("504 after %v", timeout)},
+		{"curl -i " + a.url + "/api/prices/1", "twice: the one replica, then the other"},
+		{"curl -i " + a.url + "/api/prices/late", fmt.Sprintf("who does not answer within %v is not alone any more", hedgeDelay)},
+		{"curl -i " + a.url + "/api/stock/broken", fmt.Sprintf("%d times: then the circuit breaker says 503", breakerVolume)},
 		{"curl -i " + a.url + "/api/nothing", "404"},
 		{"curl -N " + a.url + "/api/orders/events", "an event stream, until Ctrl-C here ends it"},
 		{"curl -s " + a.url + "/health", "how all are"},

@@ -19,6 +19,10 @@ func steps() []step {
 		{"retry", "the client sees nothing of a failed attempt", (*tour).takeRetry},
 		{"unknown service", "the gateway answers 404", (*tour).takeUnknown},
 		{"timeout", fmt.Sprintf("a service that does not answer within %v is answered for with 504", timeout), (*tour).takeTimeout},
+		{"replicas", "one of two dies, and nobody notices; it comes back, and has its share again", (*tour).takeReplicas},
+		{"breaker", "a service most of whose answers are failures is left alone for a while", (*tour).takeBreaker},
+		{"hedging", "a replica that does not answer is not waited for", (*tour).takeHedging},
+		{"events", "an event is at the client before the service sends the next", (*tour).takeEvents},
 		{"websocket", "a tunnel carries bytes both ways", (*tour).takeWebSocket},
 		{"health", "the gateway says how it and its services are", (*tour).takeHealth},
 		{"metrics", "the gateway has counted what the tour has sent", (*tour).takeMetrics},
@@ -237,12 +241,12 @@ func (t *tour) takeMetrics(ctx context.Context) error {
 		t.say("%s: %d requests, p50 %v, p99 %v", service, got.Services[service].Requests, round(l.P50), round(l.P99))
 		wrong = append(wrong, is(service+"' requests", got.Services[service].Requests, t.book.asked[service]))
 	}
-	t.say("%d hits, %d repeats, errors %v", got.CacheHits, got.Retries, got.Errors)
+	t.say("%d hits, %d repeats, %d hedges, errors %v", got.CacheHits, got.Retries, got.Hedges, got.Errors)
 	wrong = append(wrong,
 		is("the number of hits", got.CacheHits, t.book.hits),
-		is("the number of repeats", got.Retries, t.book.repeats),
+		is("the number of orders' repeats", got.Services["orders"].Retries, t.book.repeats),
 	)
-	for _, reason := range []gateway.Reason{gateway.ReasonUnknownService, gateway.ReasonTimeout} {
+	for _, reason := range []gateway.Reason{gateway.ReasonUnknownService, gateway.ReasonTimeout, gateway.ReasonBreakerOpen} {
 		wrong = append(wrong, is("the number of "+string(reason), got.Errors[reason], t.book.refused[string(reason)]))
 	}
 	return errors.Join(wrong...)

@@ -36,7 +36,7 @@ type step struct {
 	take          func(*tour, context.Context) error
 }
 
-const tourTime = 15 * time.Second
+const tourTime = 30 * time.Second
 
 // runTour builds an app, takes every step, and fails if one of them does.
 func runTour(ctx context.Context, s settings, out io.Writer) error {
@@ -110,7 +110,21 @@ func (t *tour) get(ctx context.Context, target string) (*reply, error) {
 	return t.send(ctx, http.MethodGet, target, http.NoBody)
 }
 
+// send sends a request, and says how it was answered.
 func (t *tour) send(ctx context.Context, method, target string, body io.Reader) (*reply, error) {
+	r, err := t.ask(ctx, method, target, body)
+	if err != nil {
+		return nil, err
+	}
+	line := fmt.Sprintf("%s %s: %d", method, target, r.status)
+	if status := r.header.Get("Cache-Status"); status != "" {
+		line += ", Cache-Status " + status
+	}
+	t.say("%s", line)
+	return r, nil
+}
+
+func (t *tour) ask(ctx context.Context, method, target string, body io.Reader) (*reply, error) {
 	req, err := t.request(ctx, method, target, body)
 	if err != nil {
 		return nil, err
@@ -124,11 +138,6 @@ func (t *tour) send(ctx context.Context, method, target string, body io.Reader) 
 	if r.body, err = io.ReadAll(resp.Body); err != nil {
 		return nil, fmt.Errorf("%s %s: %w", method, target, err)
 	}
-	line := fmt.Sprintf("%s %s: %d", method, target, r.status)
-	if status := r.header.Get("Cache-Status"); status != "" {
-		line += ", Cache-Status " + status
-	}
-	t.say("%s", line)
 	t.book.enter(target, r)
 	return r, nil
 }

@@ -20,6 +20,10 @@ type upstream struct {
 	token   string // what it wants to see; "": nothing
 	handler http.Handler
 
+	replica string      // which of several it is; "": the only one
+	others  []*upstream // replicas beside it
+	dead    atomic.Bool // its connections break off
+
 	url     string
 	server  *http.Server
 	stop    context.CancelFunc // ends what its handlers do
@@ -29,6 +33,7 @@ type upstream struct {
 // seen is what a service answers with: what it saw of the request.
 type seen struct {
 	Service       string `json:"service"`
+	Replica       string `json:"replica,omitempty"`
 	Target        string `json:"target"`
 	Prefix        string `json:"prefix"`        // X-Forwarded-Prefix
 	Authorization string `json:"authorization"` // never the value
@@ -44,7 +49,7 @@ const (
 )
 
 func (u *upstream) see(r *http.Request, call int64) seen {
-	s := seen{Service: u.name, Target: r.URL.RequestURI(), Prefix: r.Header.Get("X-Forwarded-Prefix"), Authorization: authorizationOther, Call: call}
+	s := seen{Service: u.name, Replica: u.replica, Target: r.URL.RequestURI(), Prefix: r.Header.Get("X-Forwarded-Prefix"), Authorization: authorizationOther, Call: call}
 	switch r.Header.Get("Authorization") {
 	case "":
 		s.Authorization = authorizationNone
@@ -106,10 +111,52 @@ func orders(s settings) *upstream {
 		answer(w, http.StatusCreated, u.see(r, 0))
 	})
 	mux.HandleFunc("GET /slow", slow)
-	mux.HandleFunc("GET /events", events)
+	var sent atomic.Int64
+	mux.HandleFunc("GET /sent", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, sent.Load()) })
+	if s.without != streaming {
+		mux.HandleFunc("GET /events", events(&sent))
+	} else {
+		mux.Handle("GET /events", http.NotFoundHandler())
+	}
 	if s.without != websockets {
 		mux.HandleFunc("GET /echo", echo)
 	}
+	return u
+}
+
+// prices has two replicas. What is asked for late is late at whichever replica
+// is asked first, and at once at the other.
+func prices(settings) *upstream {
+	var calls atomic.Int64
+	first, second := price("first", &calls), price("second", &calls)
+	first.others = []*upstream{second}
+	return first
+}
+
+func price(replica string, late *atomic.Int64) *upstream {
+	mux := newMux()
+	u := &upstream{name: "prices", about: "has two replicas", replica: replica, handler: mux}
+	mux.HandleFunc("GET /{id}", func(w http.ResponseWriter, r *http.Request) { answer(w, http.StatusOK, u.see(r, 0)) })
+	mux.HandleFunc("GET /late", func(w http.ResponseWriter, r *http.Request) {
+		call := late.Add(1)
+		if call%2 == 1 {
+			slow(w, r)
+			return
+		}
+		answer(w, http.StatusOK, u.see(r, call))
+	})
+	return u
+}
+
+// stock has something broken.
+func stock(settings) *upstream {
+	mux := newMux()
+	u := &upstream{name: "stock", about: "has something broken, and a circuit breaker", handler: mux}
+	var calls atomic.Int64
+	mux.HandleFunc("GET /{id}", func(w http.ResponseWriter, r *http.Request) { answer(w, http.StatusOK, u.see(r, calls.Add(1))) })
+	mux.HandleFunc("GET /broken", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, http.StatusInternalServerError, u.see(r, calls.Add(1)))
+	})
 	return u
 }
 
@@ -131,27 +178,37 @@ func slow(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// events sends one event a second until somebody ends it.
-func events(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Content-Type", "text/event-stream")
-	w.Header().Set("Cache-Control", "no-store")
-	each := time.NewTicker(time.Second)
-	defer each.Stop()
-	flush := http.NewResponseController(w).Flush
-	for n := 1; ; n++ {
-		_, _ = fmt.Fprintf(w, "data: order %d has been packed\n\n", n)
-		if flush() != nil {
-			return
-		}
-		select {
-		case <-each.C:
-		case <-r.Context().Done():
-			return
+// events sends one event a second until somebody ends it, and notes how many
+// it has sent.
+func events(sent *atomic.Int64) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		w.Header().Set("Cache-Control", "no-store")
+		each := time.NewTicker(time.Second)
+		defer each.Stop()
+		flush := http.NewResponseController(w).Flush
+		for n := int64(1); ; n++ {
+			sent.Store(n)
+			_, _ = fmt.Fprintf(w, "data: order %d has been packed\n\n", n)
+			if flush() != nil {
+				return
+			}
+			select {
+			case <-each.C:
+			case <-r.Context().Done():
+				return
+			}
 		}
 	}
 }
 
+// start starts the service, and its other replicas.
 func (u *upstream) start() error {
+	for _, r := range u.others {
+		if err := r.start(); err != nil {
+			return err
+		}
+	}
 	listener, err := net.Listen("tcp", freeAddr)
 	if err != nil {
 		return err
@@ -162,6 +219,9 @@ func (u *upstream) start() error {
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			u.running.Add(1)
 			defer u.running.Done()
+			if u.dead.Load() {
+				panic(http.ErrAbortHandler)
+			}
 			u.handler.ServeHTTP(w, r)
 		}),
 		BaseContext:       func(net.Listener) context.Context { return ctx },
@@ -173,6 +233,12 @@ func (u *upstream) start() error {
 }
 
 func (u *upstream) close() {
+	for _, r := range u.others {
+		r.close()
+	}
+	if u.server == nil {
+		return // it could not be started
+	}
 	u.stop()
 	_ = u.server.Close()
 	u.running.Wait()

@@ -17,7 +17,7 @@ import (
 )
 
 // bubble is a gateway with the service a behind a server, all in memory and on
-// the clock of a synctest bubble: times are exact.
+// the clock of a synctest bubble: times are exact but for a [blink].
 type bubble struct {
 	*testing.T
 	up   *testnet.Up
@@ -29,14 +29,18 @@ type bubble struct {
 
 func newBubble(t *testing.T, script func(*testnet.Conn), opts ...gateway.Option) *bubble {
 	t.Helper()
+	return direct.bubble(t, script, opts...)
+}
+
+func (w way) bubble(t *testing.T, script func(*testnet.Conn), opts ...gateway.Option) *bubble {
+	t.Helper()
 	wire := testnet.NewPipeListener()
 	b := &bubble{T: t, up: testnet.UpstreamOn(t, wire, script), ln: testnet.NewPipeListener(), logs: testnet.NewLogRecorder()}
-	transport := &http.Transport{DialContext: wire.DialContext, DisableCompression: true, ExpectContinueTimeout: time.Second, MaxIdleConnsPerHost: 64}
 	cache, err := gateway.NewCache()
 	require.NoError(t, err)
 	b.gw, err = gateway.New(append([]gateway.Option{
-		gateway.WithCache(cache), gateway.WithLogger(b.logs.Logger()),
-		gateway.WithService("a", b.up.URL, gateway.WithTransport(transport)),
+		gateway.WithCache(cache), gateway.WithLogger(b.logs.Logger()), gateway.WithoutBreaker(),
+		gateway.WithService("a", b.up.URL, w.connect(t, wire.DialContext)),
 	}, opts...)...)
 	require.NoError(t, err)
 	b.srv = &http.Server{Handler: b.gw}
@@ -48,7 +52,6 @@ func newBubble(t *testing.T, script func(*testnet.Conn), opts ...gateway.Option)
 		assert.NoError(t, b.srv.Shutdown(ctx))
 		assert.NoError(t, b.gw.Shutdown(ctx))
 		assert.NoError(t, cache.Shutdown(ctx))
-		transport.CloseIdleConnections()
 	})
 	return b
 }
@@ -71,6 +74,17 @@ func (b *bubble) counted(want map[gateway.Reason]uint64) {
 	s := b.gw.Stats()
 	assert.Zero(b, s.InFlight)
 	assert.True(b, maps.Equal(want, s.Errors), "counted %v, want %v", s.Errors, want)
+}
+
+// blink is what the clock of a bubble may be late by: a look at an idle pipe
+// waits for 50 µs, where one at a socket does not wait.
+const blink = time.Millisecond
+
+// lasted checks how long something took in a bubble.
+func lasted(t testing.TB, want, took time.Duration) {
+	t.Helper()
+	assert.GreaterOrEqual(t, took, want)
+	assert.LessOrEqual(t, took, want+blink)
 }
 
 // restOf reads the body of a response to its end.

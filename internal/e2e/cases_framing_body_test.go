@@ -2,8 +2,10 @@ package e2e_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -37,6 +39,8 @@ func badChunkCases() []attackCase {
 		attackCase{9, "to GET", func(t *testing.T) { unreadable(t, "GET", "0x3\r\nabc\r\n") }},
 		attackCase{9, "as the first chunk", func(t *testing.T) { unreadableAtOnce(t, "POST") }},
 		attackCase{9, "as the first chunk, to PUT", func(t *testing.T) { unreadableAtOnce(t, "PUT") }},
+		attackCase{9, "in a response", func(t *testing.T) { unreadableAnswers(t, "5\r\nbegun\r\n") }},
+		attackCase{9, "in a response, as the first chunk", func(t *testing.T) { unreadableAnswers(t, "") }},
 	)
 }
 
@@ -81,6 +85,29 @@ func unreadableAtOnce(t *testing.T, method string) {
 	require.Len(t, r.a.Journal(), 1, "an aborted upload looked whole")
 	assert.Equal(t, "stored", string(r.get("/a/x").Body))
 	assert.Len(t, r.a.Journal(), 1, "nothing is invalidated")
+}
+
+// unreadableAnswers has responses break behind begun. The client sees that they
+// are cut, and no byte of what stands where a chunk should be.
+func unreadableAnswers(t *testing.T, begun string) {
+	bad := append([]string{"FFFFFFFFFFFFFFED\r\nabc\r\n", "fffffffffffffff0\r\n", "8000000000000000\r\nabc\r\n", "0\r\nX: a\rb\r\n\r\n"}, badChunks...)
+	bad = slices.DeleteFunc(bad, func(s string) bool { return strings.Contains(s, "X: a\x00") }) // cleaned, like a header field
+	r := newRig(t, setup{script: probed(func(c *testnet.Conn) {
+		c.Send(testnet.Answer(200, storable+"Transfer-Encoding: chunked", begun+bad[c.ID]+testnet.Chunks("no")+testnet.Answer(200, "", "nor this")))
+		c.Wait()
+	})})
+	_, want, _ := strings.Cut(strings.TrimSuffix(begun, "\r\n"), "\r\n")
+	for i := range bad {
+		resp := r.get(fmt.Sprintf("/a/%d", i))
+		assert.Equal(t, 200, resp.Status, "%.50q", bad[i])
+		assert.Equal(t, testnet.Truncated, resp.End, "%.50q", bad[i])
+		assert.True(t, strings.HasPrefix(want+"abc", string(resp.Body)) && strings.HasPrefix(string(resp.Body), want), "%.50q: %q", bad[i], resp.Body)
+		assert.Equal(t, i+1, r.a.Begun(), "not asked for again")
+	}
+	assert.Zero(t, r.cache.Stats().Entries)
+	assert.Zero(t, r.cache.Stats().Bytes)
+	assert.Equal(t, len(bad), r.a.Conns(), "no connection is used again")
+	r.counted(map[gateway.Reason]uint64{gateway.ReasonTruncated: uint64(len(bad))})
 }
 
 // brokenOff waits until a's connections with so many unfinished requests are
@@ -151,11 +178,15 @@ func chunkCases() []attackCase {
 	}
 }
 
+// long is the length of a content that goes out while it comes in. A shorter
+// one is there whole before anything of its request is sent.
+const long = "Content-Length: 32768"
+
 // Row 11: a body shorter than it says. To net/http's server a client that ends
 // its half has left: it is not answered. The upstream's attempt is aborted, not
 // repeated, and nobody's fault but the client's.
 func shortBodyCases() []attackCase {
-	short := func(method, head, body string, reset bool) func(*testing.T) {
+	short := func(method, head, body string, leave func(*testing.T, *testnet.Client)) func(*testing.T) {
 		return func(t *testing.T) {
 			r := newRig(t, setup{script: testnet.Reply(200, cacheable, "stored")})
 			r.broken = true
@@ -165,14 +196,7 @@ func shortBodyCases() []attackCase {
 			c := testnet.Dial(t, r.addr)
 			c.Send(testnet.Build(method, "/a/x", "", head) + body)
 			r.a.AwaitBegun(2)
-			if reset {
-				c.Reset()
-			} else {
-				c.CloseWrite()
-				rest, end := c.ReadRest()
-				assert.Empty(t, rest)
-				assert.Equal(t, testnet.Closed, end)
-			}
+			leave(t, c)
 			r.recorded(2, onlyFailure(gateway.ReasonClientClosed))
 			require.Len(t, r.a.Journal(), 1, "an aborted upload looked whole")
 			assert.Less(t, brokenOff(r, 1)[0].Size, int64(100))
@@ -181,20 +205,72 @@ func shortBodyCases() []attackCase {
 			assert.Equal(t, 2, r.a.Begun(), "nothing is invalidated")
 		}
 	}
-	const length, chunked = "Content-Length: 100", "Transfer-Encoding: chunked"
+	const chunked = "Transfer-Encoding: chunked"
+	return append(withheldBodyCases(), []attackCase{
+		{11, "short of Content-Length, then FIN", short("POST", long, "begun", leaveByFIN)},
+		{11, "nothing of Content-Length, then FIN", short("POST", long, "", leaveByFIN)},
+		{11, "of PUT, which could be repeated", short("PUT", long, "begun", leaveByFIN)},
+		{11, "of DELETE", short("DELETE", long, "begun", leaveByFIN)},
+		{11, "of GET", short("GET", long, "begun", leaveByFIN)},
+		{11, "no last chunk, then FIN", short("POST", chunked, "5\r\nbegun\r\n", leaveByFIN)},
+		{11, "inside a chunk, then FIN", short("POST", chunked, "64\r\nbegun", leaveByFIN)},
+		{11, "inside a chunk size, then FIN", short("PUT", chunked, "5\r\nbegun\r\n1", leaveByFIN)},
+		{11, "inside the trailer section, then FIN", short("PUT", chunked, "5\r\nbegun\r\n0\r\nX: v", leaveByFIN)},
+		{9, "\"FFFFFFFFFFFFFFED\" is a size, if one that nobody can fill", short("POST", chunked, "FFFFFFFFFFFFFFED\r\nabc\r\n0\r\n\r\n"+testnet.Get("/b/smuggled"), leaveByFIN)},
+		{11, "short of Content-Length, then RST", short("POST", long, "begun", leaveByRST)},
+		{11, "no last chunk, then RST", short("PUT", chunked, "5\r\nbegun\r\n", leaveByRST)},
+	}...)
+}
+
+func leaveByFIN(t *testing.T, c *testnet.Client) {
+	c.CloseWrite()
+	rest, end := c.ReadRest()
+	assert.Empty(t, rest)
+	assert.Equal(t, testnet.Closed, end)
+}
+
+func leaveByRST(_ *testing.T, c *testnet.Client) { c.Reset() }
+
+// Row 11, of a short Content-Length: the upstream sees nothing of a request
+// whose content does not come.
+func withheldBodyCases() []attackCase {
+	withheld := func(method, length, body string, reason gateway.Reason, leave func(*testing.T, *testnet.Client), opts ...gateway.ServiceOption) func(*testing.T) {
+		return func(t *testing.T) {
+			r := newRig(t, setup{script: testnet.Reply(200, cacheable, "stored"), a: opts})
+			require.Equal(t, 200, r.get("/a/x").Status)
+
+			c := testnet.Dial(t, r.addr)
+			c.Send(testnet.Build(method, "/a/x", "", length) + body)
+			testnet.Settle(t, "the request is there", func() bool { return r.gw.Stats().Requests+uint64(r.gw.Stats().InFlight) >= 2 })
+			leave(t, c)
+			r.recorded(2, onlyFailure(reason))
+			assert.Len(t, r.a.Await(1), 1)
+			assert.Empty(t, r.a.Parts())
+			assert.Equal(t, "stored", string(r.get("/a/x").Body))
+			assert.Equal(t, 1, r.a.Begun(), "nothing is invalidated, nothing was sent")
+			assert.Equal(t, 200, r.get("/a/next").Status)
+		}
+	}
+	answered := func(status int) func(*testing.T, *testnet.Client) {
+		return func(t *testing.T, c *testnet.Client) {
+			resp := c.ReadResponse("POST")
+			assert.Equal(t, status, resp.Status)
+			assert.Equal(t, "close", resp.Header.Get("Connection"))
+			c.Send(testnet.Get("/b/smuggled"))
+			rest, _ := c.ReadRest()
+			assert.Empty(t, rest)
+		}
+	}
+	const length, most = "Content-Length: 100", "Content-Length: 15000"
+	const brief = 50 * time.Millisecond
 	return []attackCase{
-		{11, "short of Content-Length, then FIN", short("POST", length, "begun", false)},
-		{11, "nothing of Content-Length, then FIN", short("POST", length, "", false)},
-		{11, "of PUT, which could be repeated", short("PUT", length, "begun", false)},
-		{11, "of DELETE", short("DELETE", length, "begun", false)},
-		{11, "of GET", short("GET", length, "begun", false)},
-		{11, "no last chunk, then FIN", short("POST", chunked, "5\r\nbegun\r\n", false)},
-		{11, "inside a chunk, then FIN", short("POST", chunked, "64\r\nbegun", false)},
-		{11, "inside a chunk size, then FIN", short("PUT", chunked, "5\r\nbegun\r\n1", false)},
-		{11, "inside the trailer section, then FIN", short("PUT", chunked, "5\r\nbegun\r\n0\r\nX: v", false)},
-		{9, "\"FFFFFFFFFFFFFFED\" is a size, if one that nobody can fill", short("POST", chunked, "FFFFFFFFFFFFFFED\r\nabc\r\n0\r\n\r\n"+testnet.Get("/b/smuggled"), false)},
-		{11, "short of Content-Length, then RST", short("POST", length, "begun", true)},
-		{11, "no last chunk, then RST", short("PUT", chunked, "5\r\nbegun\r\n", true)},
+		{11, "short of a short Content-Length, then FIN", withheld("POST", length, "begun", gateway.ReasonClientClosed, leaveByFIN)},
+		{11, "nothing of a short Content-Length, then FIN", withheld("PUT", length, "", gateway.ReasonClientClosed, leaveByFIN)},
+		{11, "one byte short of a short Content-Length, then FIN", withheld("DELETE", most, strings.Repeat("b", 14999), gateway.ReasonClientClosed, leaveByFIN)},
+		{11, "short of a short Content-Length, then RST", withheld("PUT", length, "begun", gateway.ReasonClientClosed, leaveByRST)},
+		{11, "a short Content-Length that stalls", withheld("POST", length, "begun", gateway.ReasonClientBody, answered(400), gateway.WithBodyIdleTimeout(brief))},
+		{11, "a short Content-Length that does not come in time", withheld("POST", length, "begun", gateway.ReasonTimeout, answered(504), gateway.WithTimeout(brief))},
+		{11, "a short Content-Length that does not come in an attempt's time", withheld("PUT", length, "begun", gateway.ReasonTimeout, answered(504), gateway.WithAttemptTimeout(brief))},
 	}
 }
 

@@ -160,6 +160,19 @@ func nominationByUpstreamCases() []attackCase {
 		{41, "Vary: *", notStored("Connection: Vary\r\nVary: *"+fresh, "Vary")},
 		{41, "Content-Range", notStored("Connection: Content-Range\r\nContent-Range: bytes 0-3/9"+fresh, "Content-Range")},
 		{41, "over two lines, with commas", notStored("Connection: keep-alive,,\r\nConnection: ,Cache-Control,\r\nCache-Control: no-store, max-age=60", "Cache-Control")},
+		{41, "Cache-Control behind close", notStored("Connection: close, Cache-Control\r\nCache-Control: no-store, max-age=60", "Cache-Control")},
+		{41, "Set-Cookie before close, over two lines", notStored("Connection: Set-Cookie\r\nConnection: close\r\nSet-Cookie: a=1"+fresh, "Set-Cookie")},
+		{41, "a field of a stored response behind close does not come back", func(t *testing.T) {
+			r := newRig(t, setup{script: testnet.Reply(200, "Connection: close, X-Private\r\nX-Private: canary\r\nX-Kept: v"+fresh, "body")})
+			for range 2 {
+				resp := r.get("/a/x")
+				assert.Equal(t, "v", resp.Header.Get("X-Kept"))
+				assert.NotContains(t, string(resp.Raw), "canary")
+				assert.NotContains(t, resp.Header, "Connection", "the upstream's is not the client's")
+			}
+			assert.Equal(t, 1, r.a.Begun())
+			r.recorded(2, noFailure)
+		}},
 		{41, "Vary: X-Lang", func(t *testing.T) {
 			r := newRig(t, setup{script: testnet.Respond(func(req *testnet.Request) string {
 				return testnet.Answer(200, "Connection: Vary\r\nVary: X-Lang"+fresh, "in "+req.Header.Get("X-Lang"))

@@ -136,7 +136,7 @@ func (c *child) end(t *testing.T) {
 // serveWithFewDescriptors is the child: it serves until its standard input
 // ends, and writes where, and then its statistics, to its standard output.
 func serveWithFewDescriptors(t *testing.T, upstream string) {
-	gw, err := gateway.New(gateway.WithService("a", upstream, quickRetries))
+	gw, err := gateway.New(gateway.WithService("a", upstream, quickRetries, gateway.WithoutBreaker()))
 	require.NoError(t, err)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

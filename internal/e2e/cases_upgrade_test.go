@@ -87,12 +87,12 @@ func interimCases() []attackCase {
 	hint := testnet.Answer(103, "Link: </style.css>; rel=preload", "")
 	bulky := testnet.Answer(103, "Link: <"+strings.Repeat("x", 20<<10)+">", "")
 	return []attackCase{
-		{53, "103 for ever", func(t *testing.T) { interimOverflow(t, hint, 8) }},
-		{53, "103 of 20 KiB for ever", func(t *testing.T) { interimOverflow(t, bulky, 3) }},
-		{53, "102 and 103 in turn", func(t *testing.T) { interimOverflow(t, testnet.Answer(102, "", "")+hint, 8) }},
-		{53, "100 for ever is kept from the client", func(t *testing.T) { interimOverflow(t, testnet.Answer(100, "", ""), 0) }},
-		{53, "eight are passed on", func(t *testing.T) {
-			r := newRig(t, setup{script: testnet.Replies(strings.Repeat(hint, 8) + testnet.Answer(200, "", "ok"))})
+		bothWays(53, "103 for ever", func(t *testing.T, w way) { interimOverflow(t, w, hint, 8) }),
+		bothWays(53, "103 of 20 KiB for ever", func(t *testing.T, w way) { interimOverflow(t, w, bulky, 3) }),
+		bothWays(53, "102 and 103 in turn", func(t *testing.T, w way) { interimOverflow(t, w, testnet.Answer(102, "", "")+hint, 8) }),
+		bothWays(53, "100 for ever is kept from the client", func(t *testing.T, w way) { interimOverflow(t, w, testnet.Answer(100, "", ""), 0) }),
+		bothWays(53, "eight are passed on", func(t *testing.T, w way) {
+			r := newRig(t, setup{way: w, script: testnet.Replies(strings.Repeat(hint, 8) + testnet.Answer(200, "", "ok"))})
 			resp := r.get("/a/x")
 			assert.Equal(t, 200, resp.Status)
 			require.Len(t, resp.Interim, 8)
@@ -102,14 +102,14 @@ func interimCases() []attackCase {
 			}
 			assert.Empty(t, resp.Header["Link"], "the hints' fields are not the response's")
 			r.counted(noFailure)
-		}},
+		}),
 	}
 }
 
 // interimOverflow has an upstream send interim for ever; relayed of them may
 // reach the client.
-func interimOverflow(t *testing.T, interim string, relayed int) {
-	r := newRig(t, setup{script: func(c *testnet.Conn) {
+func interimOverflow(t *testing.T, w way, interim string, relayed int) {
+	r := newRig(t, setup{way: w, script: func(c *testnet.Conn) {
 		for c.ReadRequest() != nil {
 			for c.Send(interim) {
 			}

@@ -17,7 +17,7 @@ func upstreamCases() []attackCase {
 	var cases []attackCase
 	for _, more := range [][]attackCase{
 		unsentTruncationCases(), sentTruncationCases(), closeDelimitedCases(), reasonCases(), spacedFieldCases(),
-		largeHeaderCases(), trailerCases(), endlessBodyCases(), earlyRefusalCases(),
+		surplusCases(), largeHeaderCases(), trailerCases(), endlessBodyCases(), earlyRefusalCases(),
 	} {
 		cases = append(cases, more...)
 	}
@@ -118,7 +118,8 @@ func sentTruncationCases() []attackCase {
 		{"inside the trailer", chunked, chunk + "0\r\nX-Sum: 1\r\n"},
 		{"at a malformed chunk size", chunked, chunk + "xyz\r\n"},
 		{"at an overlong chunk size", chunked, chunk + "fffffffffffffffff\r\n"},
-		{"at a control character in the trailer", chunked, chunk + "0\r\nX-Sum: 1\x012\r\n\r\n"},
+		{"at a bare CR in the trailer", chunked, chunk + "0\r\nX-Sum: 1\r2\r\n\r\n"},
+		{"at a bare LF in the trailer", chunked, chunk + "0\r\nX-Sum: 1\n\r\n"},
 		{"at a malformed trailer", chunked, chunk + "0\r\nno colon\r\n\r\n"},
 	} {
 		cases = append(cases, attackCase{65, "body breaks off " + c.what, func(t *testing.T) { truncatedAfter(t, c.header, c.body, fin) }})
@@ -188,8 +189,8 @@ func closeDelimitedCases() []attackCase {
 	return []attackCase{
 		{67, "HTTP/1.1", func(t *testing.T) { closeDelimited(t, testnet.Upstream, ok11+storable+"\r\nbody", fin) }},
 		{67, "HTTP/1.0", func(t *testing.T) { closeDelimited(t, testnet.Upstream, ok10+storable+"\r\nbody", fin) }},
-		{67, "a version that is a lie", func(t *testing.T) {
-			closeDelimited(t, testnet.Upstream, "HTTP/2.0 200 OK\r\n"+storable+"\r\nbody", fin)
+		{67, "HTTP/1.2", func(t *testing.T) {
+			closeDelimited(t, testnet.Upstream, "HTTP/1.2 200 OK\r\n"+storable+"\r\nbody", fin)
 		}},
 		{67, "TLS", func(t *testing.T) { closeDelimited(t, testnet.UpstreamTLS, ok11+storable+"\r\nbody", fin) }},
 		{67, "TLS without close_notify", func(t *testing.T) {

@@ -37,34 +37,61 @@ var optionScopes = []struct{ homes, options string }{
 		WithHeader("X-Key", "x")
 		WithMethods("PURGE")
 		WithModifyResponse(nil)
+		WithReplicas(gateway.Replica{URL: "http://b"})
 		WithRewrite(nil)
 		WithTokenSource(nil)`},
 	{"gateway upstream service", `
+		WithAcquireTimeout(1)
 		WithAttemptTimeout(1)
+		WithBalancing(gateway.RoundRobin())
 		WithBodyIdleTimeout(1)
+		WithBreaker(1, 1)
+		WithBreakerHook(nil)
+		WithBreakerTimes(1, 1, 1)
 		WithCache(nil)
 		WithCacheCookies()
+		WithConnIdleTimeout(1)
+		WithDNSRefresh(1)
+		WithDialContext(nil)
 		WithDialTimeout(1)
+		WithEjection(1, 1, 1)
+		WithEjectionShare(1)
+		WithHTTP2()
+		WithHealthChecks(1, 1, 1)
 		WithHealthPath("/")
 		WithHealthTimeout(1)
+		WithHedge(1)
 		WithMaxBodyBytes(1)
+		WithMaxConcurrency(1, 1, 1)
+		WithMaxConnAge(1)
+		WithMaxConns(1)
 		WithMaxDuration(1)
 		WithMaxHeaderBytes(1)
 		WithMaxRetryAfter(1)
+		WithMaxResponseBytes(1)
+		WithMaxTunnels(1)
+		WithMinConns(1)
+		WithPanicThreshold(1)
 		WithPreserveHost()
+		WithRateLimit(1, 1)
 		WithRequestID("X-Request-Id")
 		WithResponseHeaderTimeout(1)
 		WithRetries(1)
 		WithRetryBackoff(1, 2)
 		WithRetryBodyBytes(1)
 		WithRetryBudget(1, 1)
+		WithSlowStart(1)
 		WithTLSConfig(nil)
 		WithTLSHandshakeTimeout(1)
 		WithTimeout(1)
 		WithTransport(nil)
 		WithTrustedProxies("10.0.0.0/8")
 		WithTunnelIdleTimeout(1)
+		WithoutBreaker()
 		WithoutCache()
+		WithoutConnReuse()
+		WithoutEjection()
+		WithoutHealthChecks()
 		WithoutRequestID()
 		WithoutRetries()`},
 	{"gateway upstream cache", `
@@ -109,13 +136,17 @@ func TestOptionsCompileInTheirScopeOnly(t *testing.T) {
 func TestConstructorsTakeOptionsOnly(t *testing.T) {
 	for _, call := range optionHomes {
 		assert.NoError(t, compile(t, fmt.Sprintf(call, "")))
-		for _, argument := range []string{`"x"`, `1`, `func() {}`, `foreign{}`, `&foreign{}`, `new(gateway.Cache)`} {
+		for _, argument := range []string{`"x"`, `1`, `func() {}`, `foreign{}`, `&foreign{}`, `new(gateway.Cache)`, `gateway.RoundRobin()`, `gateway.Replica{}`} {
 			assert.Error(t, compile(t, fmt.Sprintf(call, argument)), "%s", argument)
 		}
 	}
 	assert.Error(t, compile(t, `gateway.New("a", "http://a")`))
 	assert.Error(t, compile(t, `gateway.NewUpstream(gateway.WithTimeout(1))`))
 	assert.Error(t, compile(t, `gateway.NewCache(1 << 20)`))
+	assert.Error(t, compile(t, `gateway.WithReplicas("http://b")`))
+	for _, balancing := range []string{`"round robin"`, `1`, `nil`, `foreign{}`} {
+		assert.Error(t, compile(t, `gateway.WithBalancing(`+balancing+`)`), "the ways to balance are a closed set")
+	}
 }
 
 // compile type-checks one expression of a user's, who has a type that tries to

@@ -41,15 +41,18 @@ type part struct {
 
 var (
 	leafFolders = []string{
-		"internal/flight", "internal/forward", "internal/retry", "internal/rfc9111", "internal/stats",
-		"internal/store", "internal/telemetry", "internal/work",
+		"internal/balance", "internal/flight", "internal/forward", "internal/h1", "internal/retry", "internal/rfc9111",
+		"internal/roundtrip", "internal/stats", "internal/store", "internal/telemetry", "internal/work",
 	}
 	floorPlan = map[string]part{
 		".":                  {imports: leafFolders, production: true},
+		"internal/balance":   {production: true},
 		"internal/flight":    {production: true},
 		"internal/forward":   {production: true},
+		"internal/h1":        {production: true}, // an HTTP/1.1 client
 		"internal/retry":     {production: true},
 		"internal/rfc9111":   {production: true},
+		"internal/roundtrip": {production: true}, // an exchange through an http.RoundTripper: net/http's HTTP/2, or the app's
 		"internal/stats":     {production: true},
 		"internal/store":     {production: true},
 		"internal/telemetry": {production: true, otel: true},
@@ -76,6 +79,8 @@ var builtByUsers = []string{
 	"go.opentelemetry.io/otel/log", // by otel
 	"go.opentelemetry.io/otel/metric",
 	"go.opentelemetry.io/otel/trace",
+	"golang.org/x/sync", // semaphore: who waits for a connection, or for a place
+	"golang.org/x/time", // rate: WithRateLimit
 }
 
 func TestRootHoldsItsFilesOnly(t *testing.T) {

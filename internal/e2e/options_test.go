@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"math"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -53,7 +54,48 @@ func TestDefaultOptionFaults(t *testing.T) {
 		{gateway.WithRetryBudget(0, math.Inf(1)), faultOf("WithRetryBudget", "+Inf", "the rate is negative or not a number")},
 		{gateway.WithRetryBodyBytes(-1), faultOf("WithRetryBodyBytes", "-1", "negative")},
 		{gateway.WithMaxBodyBytes(-1), faultOf("WithMaxBodyBytes", "-1", "negative")},
+		{gateway.WithMaxResponseBytes(-1), faultOf("WithMaxResponseBytes", "-1", "negative")},
 		{gateway.WithMaxHeaderBytes(1023), faultOf("WithMaxHeaderBytes", "1023", "less than 1 KiB")},
+		{gateway.WithMaxConns(0), faultOf("WithMaxConns", "0", "less than 1")},
+		{gateway.WithMinConns(-1), faultOf("WithMinConns", "-1", "negative")},
+		{gateway.WithMinConns(10_001), faultOf("WithMinConns", "10001", "more than WithMaxConns")},
+		{gateway.WithConnIdleTimeout(d), faultOf("WithConnIdleTimeout", "-1s", "negative")},
+		{gateway.WithMaxConnAge(d), faultOf("WithMaxConnAge", "-1s", "negative")},
+		{gateway.WithAcquireTimeout(d), faultOf("WithAcquireTimeout", "-1s", "negative")},
+		{gateway.WithDialContext(nil), faultOf("WithDialContext", "", "the function is nil")},
+		{gateway.WithSlowStart(d), faultOf("WithSlowStart", "-1s", "negative")},
+		{gateway.WithDNSRefresh(d), faultOf("WithDNSRefresh", "-1s", "negative")},
+		{gateway.WithEjection(0, 1, 1), faultOf("WithEjection", "0", "less than 1 failure")},
+		{gateway.WithEjection(1, 0, time.Second), faultOf("WithEjection", "0s", "not positive")},
+		{gateway.WithEjection(1, time.Second, 0), faultOf("WithEjection", "0s", "not positive")},
+		{gateway.WithEjection(1, 2*time.Second, time.Second), faultOf("WithEjection", "1s", "the longest time is shorter than the first")},
+		{gateway.WithEjectionShare(-0.1), faultOf("WithEjectionShare", "-0.1", "not between 0 and 1")},
+		{gateway.WithEjectionShare(1.1), faultOf("WithEjectionShare", "1.1", "not between 0 and 1")},
+		{gateway.WithEjectionShare(math.NaN()), faultOf("WithEjectionShare", "NaN", "not between 0 and 1")},
+		{gateway.WithPanicThreshold(-0.1), faultOf("WithPanicThreshold", "-0.1", "not between 0 and 1")},
+		{gateway.WithPanicThreshold(1.1), faultOf("WithPanicThreshold", "1.1", "not between 0 and 1")},
+		{gateway.WithPanicThreshold(math.NaN()), faultOf("WithPanicThreshold", "NaN", "not between 0 and 1")},
+		{gateway.WithHealthChecks(9*time.Millisecond, 1, 1), faultOf("WithHealthChecks", "9ms", "less than 10 ms")},
+		{gateway.WithHealthChecks(time.Second, 0, 1), faultOf("WithHealthChecks", "0", "less than 1")},
+		{gateway.WithHealthChecks(time.Second, 1, -1), faultOf("WithHealthChecks", "-1", "less than 1")},
+		{gateway.WithBreaker(0, 1), faultOf("WithBreaker", "0", "the ratio is not above 0 and at most 1")},
+		{gateway.WithBreaker(1.1, 1), faultOf("WithBreaker", "1.1", "the ratio is not above 0 and at most 1")},
+		{gateway.WithBreaker(math.NaN(), 1), faultOf("WithBreaker", "NaN", "the ratio is not above 0 and at most 1")},
+		{gateway.WithBreaker(1, 0), faultOf("WithBreaker", "0", "the volume is less than 1")},
+		{gateway.WithBreakerTimes(999*time.Millisecond, 1, 1), faultOf("WithBreakerTimes", "999ms", "the window is less than 1 s")},
+		{gateway.WithBreakerTimes(time.Second, 0, 1), faultOf("WithBreakerTimes", "0s", "not positive")},
+		{gateway.WithBreakerTimes(time.Second, 1, 0), faultOf("WithBreakerTimes", "0", "less than 1 probe")},
+		{gateway.WithBreakerHook(nil), faultOf("WithBreakerHook", "", "the function is nil")},
+		{gateway.WithMaxConcurrency(0, 0, 0), faultOf("WithMaxConcurrency", "0", "less than 1")},
+		{gateway.WithMaxConcurrency(1, -1, 0), faultOf("WithMaxConcurrency", "-1", "the queue is negative")},
+		{gateway.WithMaxConcurrency(1, 0, d), faultOf("WithMaxConcurrency", "-1s", "negative")},
+		{gateway.WithRateLimit(0, 1), faultOf("WithRateLimit", "0", "the rate is not positive")},
+		{gateway.WithRateLimit(-1, 1), faultOf("WithRateLimit", "-1", "the rate is not positive")},
+		{gateway.WithRateLimit(math.NaN(), 1), faultOf("WithRateLimit", "NaN", "the rate is not positive")},
+		{gateway.WithRateLimit(math.Inf(1), 1), faultOf("WithRateLimit", "+Inf", "the rate is not positive")},
+		{gateway.WithRateLimit(1, 0), faultOf("WithRateLimit", "0", "the burst is less than 1")},
+		{gateway.WithHedge(d), faultOf("WithHedge", "-1s", "negative")},
+		{gateway.WithMaxTunnels(-1), faultOf("WithMaxTunnels", "-1", "negative")},
 		{gateway.WithCache(nil), faultOf("WithCache", "", "the cache is nil")},
 		{gateway.WithTransport(nil), faultOf("WithTransport", "", "the round tripper is nil")},
 		{gateway.WithTLSConfig(nil), faultOf("WithTLSConfig", "", "the configuration is nil")},
@@ -116,6 +158,7 @@ func TestServiceOptionFaults(t *testing.T) {
 		{one(gateway.WithMethods("")), faultOf("WithMethods", "", "not a token")},
 		{one(gateway.WithMethods("CONNECT")), faultOf("WithMethods", "CONNECT", "is never forwarded")},
 		{one(gateway.WithMethods("TRACE")), faultOf("WithMethods", "TRACE", "is never forwarded")},
+		{one(gateway.WithReplicas()), faultOf("WithReplicas", "", "no replica is given")},
 		{one(gateway.WithRewrite(nil)), faultOf("WithRewrite", "", "the function is nil")},
 		{one(gateway.WithModifyResponse(nil)), faultOf("WithModifyResponse", "", "the function is nil")},
 		{
@@ -203,7 +246,8 @@ func TestCacheOptionFaults(t *testing.T) {
 
 func TestTargetFaults(t *testing.T) {
 	const (
-		scheme   = "the scheme is neither http nor https"
+		scheme   = "the scheme is none of http, https and unix"
+		socket   = "not unix:/// and the path of a socket"
 		host     = "the URL has no host"
 		userinfo = "userinfo in the URL; use WithBearerToken or WithHeader"
 		query    = "the URL has a query or fragment"
@@ -235,6 +279,13 @@ func TestTargetFaults(t *testing.T) {
 		{"http://user:secret@%zz", "", []string{"not a URL"}},
 		{"http://upstream.test:secret", "", []string{"not a URL"}},
 		{"http://up\nstream.test", "", []string{"not a URL"}},
+		{"unix:", "unix:", []string{socket}},
+		{"unix://", "unix:", []string{socket}},
+		{"unix:run/app.sock", "unix:", []string{socket}},
+		{"unix://run/app.sock", "unix://run/app.sock", []string{socket}},
+		{"unix://user:secret@/run/app.sock", "unix:///run/app.sock", []string{userinfo}},
+		{"unix:///run/app.sock?secret", "unix:///run/app.sock", []string{query}},
+		{"unix:///run/../app.sock", "unix:///run/../app.sock", []string{path}},
 	} {
 		t.Run(tt.target, func(t *testing.T) {
 			_, ofNew := gateway.New(gateway.WithService("a", tt.target))
@@ -249,9 +300,81 @@ func TestTargetFaults(t *testing.T) {
 			}
 		})
 	}
-	for _, target := range []string{"http://upstream.test", "HTTPS://upstream.test/", "http://[::1]:8080/base/path", "https://127.0.0.1:65535", "http://upstream.test/caf%C3%A9", "http://upstream.test//x"} {
+	for _, target := range []string{"http://upstream.test", "HTTPS://upstream.test/", "http://[::1]:8080/base/path", "https://127.0.0.1:65535", "http://upstream.test/caf%C3%A9", "http://upstream.test//x", "unix:///run/app.sock"} {
 		_, err := gateway.New(gateway.WithService("a", target))
 		assert.NoError(t, err, target)
+	}
+}
+
+// A replica is judged as the target is, by the constructors and at run time.
+func TestReplicaFaults(t *testing.T) {
+	const base = "http://upstream.test/base"
+	up, err := gateway.NewUpstream("a", base)
+	require.NoError(t, err)
+	for _, tt := range []struct {
+		replica gateway.Replica
+		shown   string
+		reasons []string
+	}{
+		{gateway.Replica{}, "", []string{"the scheme is none of http, https and unix", "the URL has no host"}},
+		{gateway.Replica{URL: "http://%zz"}, "", []string{"not a URL"}},
+		{gateway.Replica{URL: "b.test:80"}, "b.test:", []string{"the scheme is none of http, https and unix", "the URL has no host"}},
+		{gateway.Replica{URL: "http://u:secret@b.test:0?secret"}, "http://b.test:0", []string{
+			"userinfo in the URL; use WithBearerToken or WithHeader", "the URL has a query or fragment", "the port is not between 1 and 65535",
+		}},
+		{gateway.Replica{URL: "http://b.test/../base"}, "http://b.test/../base", []string{"the path may not be forwarded"}},
+		{gateway.Replica{URL: "http://b.test/other"}, "http://b.test/other", []string{"the path is not the target's"}},
+		{gateway.Replica{URL: "http://b.test/base/more"}, "http://b.test/base/more", []string{"the path is not the target's"}},
+		{gateway.Replica{URL: "unix://b.test/b.sock"}, "unix://b.test/b.sock", []string{"not unix:/// and the path of a socket"}},
+		{gateway.Replica{URL: "http://b.test", Weight: -1}, "-1", []string{"the weight is negative"}},
+	} {
+		t.Run(tt.replica.URL, func(t *testing.T) {
+			with := gateway.WithReplicas(gateway.Replica{URL: "http://ok.test"}, tt.replica)
+			_, ofNew := gateway.New(gateway.WithService("a", base, with))
+			_, ofUpstream := gateway.NewUpstream("a", base, with)
+			ofSet := up.SetReplicas(gateway.Replica{URL: "http://ok.test"}, tt.replica)
+			for _, told := range []struct {
+				option string
+				err    error
+			}{{"WithReplicas", ofNew}, {"WithReplicas", ofUpstream}, {"SetReplicas", ofSet}} {
+				faults := optionFaults(t, told.err)
+				require.Len(t, faults, len(tt.reasons))
+				for i, reason := range tt.reasons {
+					assert.Equal(t, gateway.OptionError{Option: told.option, Service: "a", Value: tt.shown, Reason: reason}, *faults[i])
+				}
+				assert.NotContains(t, told.err.Error(), "secret")
+			}
+		})
+	}
+	assert.Equal(t, gateway.OptionError{Option: "SetReplicas", Service: "a", Reason: "no replica is left"}, *optionFault(t, up.SetReplicas()))
+	assert.Equal(t, []string{"upstream.test:80"}, replicasOf(up), "a fault changes nothing")
+}
+
+func replicasOf(up *gateway.Upstream) (addresses []string) {
+	for _, r := range up.Stats().Replicas {
+		addresses = append(addresses, r.Address)
+	}
+	return addresses
+}
+
+// The target is a replica like the others, of weight 1 unless it is named among
+// them. A path may be left out; a socket has none.
+func TestReplicasStandBesideTheTarget(t *testing.T) {
+	for _, tt := range []struct {
+		target string
+		given  []gateway.Replica
+		want   []string
+	}{
+		{"http://a.test/base", []gateway.Replica{{URL: "http://b.test"}, {URL: "http://c.test:8080/base/"}}, []string{"a.test:80", "b.test:80", "c.test:8080"}},
+		{"https://a.test", []gateway.Replica{{URL: "https://b.test/"}, {URL: "https://[::1]:8443"}}, []string{"a.test:443", "b.test:443", "[::1]:8443"}},
+		{"http://a.test", []gateway.Replica{{URL: "http://b.test"}, {URL: "http://a.test", Weight: 3}}, []string{"b.test:80", "a.test:80"}},
+		{"unix:///run/a.sock", []gateway.Replica{{URL: "unix:///run/b.sock"}}, []string{"/run/a.sock", "/run/b.sock"}},
+	} {
+		up, err := gateway.NewUpstream("a", tt.target, gateway.WithReplicas(tt.given...))
+		require.NoError(t, err, tt.target)
+		assert.Equal(t, tt.want, replicasOf(up))
+		require.NoError(t, up.SetReplicas(tt.given...))
+		assert.Len(t, replicasOf(up), len(tt.given), "the target is there only if it is named")
 	}
 }
 
@@ -259,7 +382,8 @@ func TestTargetFaults(t *testing.T) {
 func TestContradictionsOfOneList(t *testing.T) {
 	cache, err := gateway.NewCache()
 	require.NoError(t, err)
-	tls, rt := gateway.WithTLSConfig(&tls.Config{}), gateway.WithTransport(http.DefaultTransport)
+	tls, rt, h2 := gateway.WithTLSConfig(&tls.Config{}), gateway.WithTransport(http.DefaultTransport), gateway.WithHTTP2()
+	dial := func(context.Context, string, string) (net.Conn, error) { return nil, net.ErrClosed }
 	for _, tt := range []struct {
 		one, other  gateway.ServiceOption
 		named, with string
@@ -278,6 +402,25 @@ func TestContradictionsOfOneList(t *testing.T) {
 		{gateway.WithDialTimeout(1), rt, "WithTransport", "WithDialTimeout"},
 		{gateway.WithTLSHandshakeTimeout(1), rt, "WithTransport", "WithTLSHandshakeTimeout"},
 		{gateway.WithResponseHeaderTimeout(1), rt, "WithTransport", "WithResponseHeaderTimeout"},
+		{gateway.WithMaxConns(1), rt, "WithTransport", "WithMaxConns"},
+		{gateway.WithMinConns(1), rt, "WithTransport", "WithMinConns"},
+		{gateway.WithConnIdleTimeout(1), rt, "WithTransport", "WithConnIdleTimeout"},
+		{gateway.WithMaxConnAge(1), rt, "WithTransport", "WithMaxConnAge"},
+		{gateway.WithAcquireTimeout(1), rt, "WithTransport", "WithAcquireTimeout"},
+		{gateway.WithoutConnReuse(), rt, "WithTransport", "WithoutConnReuse"},
+		{gateway.WithDialContext(dial), rt, "WithTransport", "WithDialContext"},
+		{h2, rt, "WithTransport", "WithHTTP2"},
+		{gateway.WithMinConns(1), h2, "WithHTTP2", "WithMinConns"},
+		{gateway.WithoutConnReuse(), h2, "WithHTTP2", "WithoutConnReuse"},
+		{gateway.WithEjection(1, 1, 1), gateway.WithoutEjection(), "WithoutEjection", "WithEjection"},
+		{gateway.WithEjectionShare(1), gateway.WithoutEjection(), "WithoutEjection", "WithEjectionShare"},
+		{gateway.WithHealthChecks(time.Second, 1, 1), gateway.WithoutHealthChecks(), "WithoutHealthChecks", "WithHealthChecks"},
+		{gateway.WithBreaker(1, 1), gateway.WithoutBreaker(), "WithoutBreaker", "WithBreaker"},
+		{gateway.WithBreakerTimes(time.Second, 1, 1), gateway.WithoutBreaker(), "WithoutBreaker", "WithBreakerTimes"},
+		{gateway.WithBreakerHook(func(string, gateway.BreakerState, gateway.BreakerState) {}), gateway.WithoutBreaker(), "WithoutBreaker", "WithBreakerHook"},
+		{gateway.WithMinConns(1), gateway.WithoutConnReuse(), "WithoutConnReuse", "WithMinConns"},
+		{gateway.WithConnIdleTimeout(1), gateway.WithoutConnReuse(), "WithoutConnReuse", "WithConnIdleTimeout"},
+		{gateway.WithMaxConnAge(1), gateway.WithoutConnReuse(), "WithoutConnReuse", "WithMaxConnAge"},
 	} {
 		t.Run(tt.with+" "+tt.named, func(t *testing.T) {
 			for _, opts := range [][]gateway.ServiceOption{{tt.one, tt.other}, {tt.other, tt.one}} {

@@ -208,6 +208,85 @@ func TestReadmeExplainsEveryReason(t *testing.T) {
 	assert.Equal(t, strings.Count(readme(t), "\n| `Reason"), found)
 }
 
+// constantsOf returns the values of a type's constants in a folder.
+func constantsOf(t *testing.T, folder, typeName string) (values []string) {
+	for _, f := range sourceFiles(t) {
+		if f.folder != folder || f.test {
+			continue
+		}
+		ast.Inspect(f.syntax, func(n ast.Node) bool {
+			if v, ok := n.(*ast.ValueSpec); ok && len(v.Values) == 1 {
+				if typ, ok := v.Type.(*ast.Ident); ok && typ.Name == typeName {
+					values = append(values, literal(v.Values[0]))
+				}
+			}
+			return true
+		})
+	}
+	require.NotEmpty(t, values, typeName)
+	return values
+}
+
+func TestReadmeNamesWhatAnUpstreamMayBe(t *testing.T) {
+	for _, state := range constantsOf(t, ".", "BreakerState") {
+		assert.True(t, named(t, state), "the breaker's %s is missing", state)
+	}
+	for _, why := range constantsOf(t, "internal/h1", "Discard") {
+		cells := row(t, why)
+		if assert.Len(t, cells, 2, "%s has no row", why) {
+			assert.NotEmpty(t, cells[1], why)
+		}
+	}
+	for _, health := range []string{"healthy", "ejected", "unhealthy"} {
+		assert.True(t, named(t, health), health)
+	}
+}
+
+// logLines are what production code logs: the names of the fields, by message.
+func logLines(t *testing.T) map[string][]string {
+	lines := map[string][]string{}
+	for _, f := range sourceFiles(t) {
+		if !floorPlan[f.folder].production || f.test {
+			continue
+		}
+		ast.Inspect(f.syntax, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			if sel, ok := call.Fun.(*ast.SelectorExpr); !ok || sel.Sel.Name != "LogAttrs" {
+				return true
+			}
+			message := literal(call.Args[2])
+			assert.NotEmpty(t, message, "%s logs a line without a name", f.name)
+			fields := lines[message]
+			for _, arg := range call.Args[3:] {
+				if attr, ok := arg.(*ast.CallExpr); ok {
+					fields = append(fields, literal(attr.Args[0]))
+				}
+			}
+			lines[message] = fields
+			return true
+		})
+	}
+	return lines
+}
+
+func TestReadmeNamesEveryLogLine(t *testing.T) {
+	lines := logLines(t)
+	for _, must := range []string{"gateway: request", "gateway: panic", "gateway: breaker", "gateway: replica", "gateway: name resolution"} {
+		assert.Contains(t, lines, must)
+	}
+	for message, fields := range lines {
+		assert.True(t, named(t, message), "%s is missing", message)
+		cells := row(t, message)
+		if message == "gateway: request" || !assert.Len(t, cells, 4, "%s has no row", message) {
+			continue // whose fields are looked at as they are recorded
+		}
+		assert.Equal(t, "`"+strings.Join(fields, "`, `")+"`", cells[3], message)
+	}
+}
+
 // cacheDetails are what the cache's rules, and cache.go, may say in the detail
 // of a Cache-Status.
 func cacheDetails(t *testing.T) (details []string) {

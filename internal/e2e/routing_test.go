@@ -178,7 +178,7 @@ func TestNewUpstreamOnAPattern(t *testing.T) {
 	assert.Equal(t, 405, w.Code, "by the mux")
 	assert.EqualValues(t, 4, up.Stats().Requests)
 	assert.Zero(t, r.gw.Stats().Requests, "it belongs to no gateway")
-	r.hiddenReplays = 4 // its attempts are in spans of the globals
+	r.elsewhere = 4
 }
 
 // What is not for a service reaches next as it came: the same request and
@@ -240,7 +240,7 @@ func TestWrapChains(t *testing.T) {
 	}
 	assert.EqualValues(t, 1, r.gw.Stats().Requests)
 	assert.EqualValues(t, 1, other.Stats().Requests)
-	r.hiddenReplays = 1 // other's spans are elsewhere
+	r.elsewhere = 1
 }
 
 // timed mounts the gateway in http.TimeoutHandler, whose writer keeps the

@@ -22,26 +22,23 @@ func inBubble(t *testing.T, test func(*testing.T)) {
 }
 
 func TestUploadThatStandsStillIsGivenUp(t *testing.T) {
-	for what, head := range map[string]string{
-		"of a length": testnet.Build("POST", "/a/x", "", "Content-Length: 100"),
-		"in chunks":   testnet.Build("POST", "/a/x", "", "Transfer-Encoding: chunked"),
-	} {
+	for what, u := range uploads("POST") {
 		t.Run(what, func(t *testing.T) {
-			inBubble(t, func(t *testing.T) {
-				b := newBubble(t, (*testnet.Conn).Wait, gateway.WithBodyIdleTimeout(10*time.Second), gateway.WithTimeout(0))
+			inBubbles(t, func(t *testing.T, w way) {
+				b := w.bubble(t, (*testnet.Conn).Wait, gateway.WithBodyIdleTimeout(10*time.Second), gateway.WithTimeout(0))
 				start := time.Now()
 				c := b.dial()
-				c.Send(head)
+				c.Send(u.head)
 				for range 5 { // it moves, though slowly
 					time.Sleep(5 * time.Second)
-					c.Send(chunkFor(head, "piece"))
+					c.Send(chunkFor(u.head, "piece"))
 				}
 				resp := c.ReadResponse("POST")
 				assert.Equal(t, 400, resp.Status)
-				assert.Equal(t, 35*time.Second, time.Since(start))
+				lasted(t, 35*time.Second, time.Since(start))
 				assert.Equal(t, "close", resp.Header.Get("Connection"))
 				b.counted(onlyFailure(gateway.ReasonClientBody))
-				assert.Equal(t, 1, b.up.Begun(), "not sent again")
+				assert.Equal(t, u.begun(w), b.up.Begun(), "not sent again")
 				assert.Empty(t, b.up.Journal(), "the upstream was not told that this is all")
 				assert.Zero(t, b.up.Open())
 			})
@@ -49,13 +46,35 @@ func TestUploadThatStandsStillIsGivenUp(t *testing.T) {
 	}
 }
 
+// upload is a request whose content does not come to its end.
+type upload struct {
+	head  string
+	short bool // read whole before anything of it is sent
+}
+
+func uploads(method string) map[string]upload {
+	return map[string]upload{
+		"of a length":       {testnet.Build(method, "/a/x", "", "Content-Length: 32768"), false},
+		"of a short length": {testnet.Build(method, "/a/x", "", "Content-Length: 100"), true},
+		"in chunks":         {testnet.Build(method, "/a/x", "", "Transfer-Encoding: chunked"), false},
+	}
+}
+
+// begun is how many requests the upstream sees begin: nothing of a short one.
+func (u upload) begun(w way) int {
+	if w == direct && u.short {
+		return 0
+	}
+	return 1
+}
+
 // TestBytesOfALengthAreNotHeldBack: a body of a known length that comes byte by
 // byte arrives byte by byte.
 func TestBytesOfALengthAreNotHeldBack(t *testing.T) {
 	for what, header := range map[string]string{"storable": storable, "not storable": ""} {
 		t.Run(what, func(t *testing.T) {
-			inBubble(t, func(t *testing.T) {
-				b := newBubble(t, func(c *testnet.Conn) {
+			inBubbles(t, func(t *testing.T, w way) {
+				b := w.bubble(t, func(c *testnet.Conn) {
 					if c.ReadRequest() == nil {
 						return
 					}
@@ -73,7 +92,7 @@ func TestBytesOfALengthAreNotHeldBack(t *testing.T) {
 				for n := range 5 {
 					got, _ := resp.Read(make([]byte, 1<<10))
 					assert.Equal(t, 1, got)
-					assert.Equal(t, time.Duration(n)*time.Second, time.Since(start))
+					lasted(t, time.Duration(n)*time.Second, time.Since(start))
 				}
 				assert.Equal(t, testnet.Whole, restOf(resp).End)
 				b.counted(noFailure)
@@ -85,40 +104,42 @@ func TestBytesOfALengthAreNotHeldBack(t *testing.T) {
 // TestTimeoutsHoldDuringAnUpload: a client that stalls in its body does not keep
 // the request beyond its time, nor beyond a Shutdown.
 func TestTimeoutsHoldDuringAnUpload(t *testing.T) {
-	upload := testnet.Build("PUT", "/a/x", "", "Content-Length: 100") + "piece"
-	for what, limit := range map[string]gateway.Option{
-		"WithTimeout":        gateway.WithTimeout(10 * time.Second),
-		"WithAttemptTimeout": gateway.WithAttemptTimeout(10 * time.Second),
-		"WithMaxDuration":    gateway.WithMaxDuration(10 * time.Second),
-	} {
-		t.Run(what, func(t *testing.T) {
-			inBubble(t, func(t *testing.T) {
-				b := newBubble(t, (*testnet.Conn).Wait, limit)
-				start := time.Now()
+	for what, u := range uploads("PUT") {
+		for option, limit := range map[string]gateway.Option{
+			"WithTimeout":        gateway.WithTimeout(10 * time.Second),
+			"WithAttemptTimeout": gateway.WithAttemptTimeout(10 * time.Second),
+			"WithMaxDuration":    gateway.WithMaxDuration(10 * time.Second),
+		} {
+			t.Run(option+", "+what, func(t *testing.T) {
+				inBubbles(t, func(t *testing.T, w way) {
+					b := w.bubble(t, (*testnet.Conn).Wait, limit)
+					start := time.Now()
+					c := b.dial()
+					c.Send(u.head + chunkFor(u.head, "piece"))
+					resp := c.ReadResponse("PUT")
+					assert.Equal(t, 504, resp.Status)
+					lasted(t, 10*time.Second, time.Since(start))
+					assert.Equal(t, "close", resp.Header.Get("Connection"))
+					b.counted(onlyFailure(gateway.ReasonTimeout))
+					assert.Equal(t, u.begun(w), b.up.Begun(), "another attempt would wait as long")
+					assert.Empty(t, b.up.Journal())
+				})
+			})
+		}
+		t.Run("Shutdown, "+what, func(t *testing.T) {
+			inBubbles(t, func(t *testing.T, w way) {
+				b := w.bubble(t, (*testnet.Conn).Wait, gateway.WithBodyIdleTimeout(0), gateway.WithTimeout(0))
 				c := b.dial()
-				c.Send(upload)
-				resp := c.ReadResponse("PUT")
-				assert.Equal(t, 504, resp.Status)
-				assert.Equal(t, 10*time.Second, time.Since(start))
-				b.counted(onlyFailure(gateway.ReasonTimeout))
-				assert.Equal(t, 1, b.up.Begun(), "another attempt would wait as long")
+				c.Send(u.head + chunkFor(u.head, "piece"))
+				time.Sleep(time.Second)
+				require.Equal(t, u.begun(w), b.up.Begun())
+				require.ErrorIs(t, b.gw.Shutdown(lasting(t, 10*time.Second)), context.DeadlineExceeded)
+				b.counted(onlyFailure(gateway.ReasonShuttingDown))
+				assert.Equal(t, 503, c.ReadResponse("PUT").Status)
 				assert.Empty(t, b.up.Journal())
 			})
 		})
 	}
-	t.Run("Shutdown", func(t *testing.T) {
-		inBubble(t, func(t *testing.T) {
-			b := newBubble(t, (*testnet.Conn).Wait, gateway.WithBodyIdleTimeout(0), gateway.WithTimeout(0))
-			c := b.dial()
-			c.Send(upload)
-			b.up.AwaitBegun(1)
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-			defer cancel()
-			require.ErrorIs(t, b.gw.Shutdown(ctx), context.DeadlineExceeded)
-			b.counted(onlyFailure(gateway.ReasonShuttingDown))
-			assert.Equal(t, 503, c.ReadResponse("PUT").Status)
-		})
-	})
 }
 
 // chunkFor frames a piece of a body as head promised.
@@ -137,9 +158,9 @@ func TestDownloadThatStandsStillIsAborted(t *testing.T) {
 		"events":              eventStream + "Transfer-Encoding: chunked",
 	} {
 		t.Run(what, func(t *testing.T) {
-			inBubble(t, func(t *testing.T) {
+			inBubbles(t, func(t *testing.T, w way) {
 				piece := strings.Repeat("p", 8<<10)
-				b := newBubble(t, func(c *testnet.Conn) {
+				b := w.bubble(t, func(c *testnet.Conn) {
 					if c.ReadRequest() == nil {
 						return
 					}
@@ -156,7 +177,7 @@ func TestDownloadThatStandsStillIsAborted(t *testing.T) {
 				resp := c.ReadResponse("GET")
 				require.Equal(t, 200, resp.Status)
 				assert.Equal(t, testnet.Truncated, resp.End)
-				assert.Equal(t, 35*time.Second, time.Since(start))
+				lasted(t, 35*time.Second, time.Since(start))
 				assert.Equal(t, strings.Repeat(piece, 5), string(resp.Body))
 				b.counted(onlyFailure(gateway.ReasonTimeout))
 				assert.Zero(t, b.up.Open(), "its connection is not used again")
@@ -173,10 +194,10 @@ func TestClientThatStopsReadingIsGivenUp(t *testing.T) {
 		"in chunks, storable": storable + "Transfer-Encoding: chunked",
 	} {
 		t.Run(what, func(t *testing.T) {
-			inBubble(t, func(t *testing.T) {
+			inBubbles(t, func(t *testing.T, w way) {
 				piece := chunkFor(header, strings.Repeat("p", 32<<10))
 				ended := make(chan time.Time, 1)
-				b := newBubble(t, func(c *testnet.Conn) {
+				b := w.bubble(t, func(c *testnet.Conn) {
 					if c.ReadRequest() == nil {
 						return
 					}
@@ -191,7 +212,7 @@ func TestClientThatStopsReadingIsGivenUp(t *testing.T) {
 				resp := c.ReadHead("GET")
 				require.Equal(t, 200, resp.Status)
 				readAtLeast(resp, 1)
-				assert.Equal(t, 10*time.Second, (<-ended).Sub(start))
+				lasted(t, 10*time.Second, (<-ended).Sub(start))
 				b.counted(onlyFailure(gateway.ReasonClientClosed))
 				assert.Zero(t, b.up.Open())
 				assert.NotEqual(t, testnet.Whole, restOf(resp).End)
@@ -289,12 +310,12 @@ func TestMaxBodyBytes(t *testing.T) {
 func TestMaxDuration(t *testing.T) {
 	limit := gateway.WithMaxDuration(30 * time.Second)
 	t.Run("before the header", func(t *testing.T) {
-		inBubble(t, func(t *testing.T) {
-			b := newBubble(t, (*testnet.Conn).Wait, limit, gateway.WithTimeout(0))
+		inBubbles(t, func(t *testing.T, w way) {
+			b := w.bubble(t, (*testnet.Conn).Wait, limit, gateway.WithTimeout(0))
 			start := time.Now()
 			c := b.dial()
 			assert.Equal(t, 504, c.Do(testnet.Get("/a/x")).Status)
-			assert.Equal(t, 30*time.Second, time.Since(start))
+			lasted(t, 30*time.Second, time.Since(start))
 			b.counted(onlyFailure(gateway.ReasonTimeout))
 			assert.Equal(t, 1, b.up.Begun())
 		})
@@ -305,8 +326,8 @@ func TestMaxDuration(t *testing.T) {
 		"chunks, storable": storable + "Transfer-Encoding: chunked",
 	} {
 		t.Run(what, func(t *testing.T) {
-			inBubble(t, func(t *testing.T) {
-				b := newBubble(t, func(c *testnet.Conn) {
+			inBubbles(t, func(t *testing.T, w way) {
+				b := w.bubble(t, func(c *testnet.Conn) {
 					if c.ReadRequest() == nil {
 						return
 					}
@@ -319,15 +340,15 @@ func TestMaxDuration(t *testing.T) {
 				resp := c.Do(testnet.Get("/a/x"))
 				assert.Equal(t, 200, resp.Status)
 				assert.Equal(t, testnet.Truncated, resp.End)
-				assert.Equal(t, 30*time.Second, time.Since(start))
+				lasted(t, 30*time.Second, time.Since(start))
 				b.counted(onlyFailure(gateway.ReasonTimeout))
 				b.up.AwaitClosed(1)
 			})
 		})
 	}
 	t.Run("upload", func(t *testing.T) {
-		inBubble(t, func(t *testing.T) {
-			b := newBubble(t, (*testnet.Conn).Wait, limit, gateway.WithTimeout(0))
+		inBubbles(t, func(t *testing.T, w way) {
+			b := w.bubble(t, (*testnet.Conn).Wait, limit, gateway.WithTimeout(0))
 			start := time.Now()
 			c := b.dial()
 			c.Send(testnet.Build("POST", "/a/x", "", "Transfer-Encoding: chunked"))
@@ -340,15 +361,15 @@ func TestMaxDuration(t *testing.T) {
 			}()
 			resp := c.ReadResponse("POST")
 			assert.Equal(t, 504, resp.Status)
-			assert.Equal(t, 30*time.Second, time.Since(start))
+			lasted(t, 30*time.Second, time.Since(start))
 			c.Close()
 			<-uploaded
 			b.counted(onlyFailure(gateway.ReasonTimeout))
 		})
 	})
 	t.Run("client that reads slowly", func(t *testing.T) {
-		inBubble(t, func(t *testing.T) {
-			b := newBubble(t, func(c *testnet.Conn) {
+		inBubbles(t, func(t *testing.T, w way) {
+			b := w.bubble(t, func(c *testnet.Conn) {
 				if c.ReadRequest() != nil {
 					c.Send(testnet.Answer(200, fmt.Sprintf("Content-Length: %d", 1<<40), ""))
 					for c.Send(strings.Repeat("s", 32<<10)) {

@@ -21,7 +21,11 @@ func chunkOf(data string) string { return fmt.Sprintf("%x\r\n%s\r\n", len(data),
 // TestUploadAndDownloadRunSideBySide has the upstream answer each chunk of an
 // upload before the client sends the next.
 func TestUploadAndDownloadRunSideBySide(t *testing.T) {
-	r := newRig(t, setup{script: func(c *testnet.Conn) {
+	eachWay(t, uploadAndDownloadRunSideBySide)
+}
+
+func uploadAndDownloadRunSideBySide(t *testing.T, w way) {
+	r := newRig(t, setup{way: w, script: func(c *testnet.Conn) {
 		for req := c.ReadHead(); req != nil; req = c.ReadHead() {
 			c.Send(testnet.Answer(200, "Transfer-Encoding: chunked", ""))
 			p := make([]byte, 1<<10)
@@ -146,7 +150,6 @@ func TestPiecesOfUnknownLengthAreFlushed(t *testing.T) {
 					c.Send("0\r\n\r\n")
 				}
 			})})
-			r.hiddenReplays = 1
 			c := testnet.Dial(t, r.addr)
 			c.Send(testnet.Get("/a/x"))
 			resp := c.ReadHead("GET")
@@ -163,9 +166,11 @@ func TestPiecesOfUnknownLengthAreFlushed(t *testing.T) {
 	}
 }
 
-func TestTrailersPassUp(t *testing.T) {
+func TestTrailersPassUp(t *testing.T) { eachWay(t, trailersPassUp) }
+
+func trailersPassUp(t *testing.T, w way) {
 	trailers := func(t *testing.T, announced, section string) http.Header {
-		r := newRig(t, setup{})
+		r := newRig(t, setup{way: w})
 		resp := r.do(testnet.Build("POST", "/a/x", strings.TrimSuffix(testnet.Chunks("body"), "\r\n")+section+"\r\n", "Transfer-Encoding: chunked", announced))
 		require.Equal(t, 200, resp.Status)
 		req := r.a.Await(1)[0]
@@ -188,10 +193,12 @@ func TestTrailersPassUp(t *testing.T) {
 	})
 }
 
-func TestTrailersPassDown(t *testing.T) {
+func TestTrailersPassDown(t *testing.T) { eachWay(t, trailersPassDown) }
+
+func trailersPassDown(t *testing.T, w way) {
 	trailers := func(t *testing.T, announced, section string) *testnet.Response {
 		body := strings.TrimSuffix(testnet.Chunks("body"), "\r\n") + section + "\r\n"
-		r := newRig(t, setup{script: testnet.Replies(testnet.Answer(200, announced+"Transfer-Encoding: chunked", body))})
+		r := newRig(t, setup{way: w, script: testnet.Replies(testnet.Answer(200, announced+"Transfer-Encoding: chunked", body))})
 		resp := r.get("/a/x", "TE: trailers")
 		require.Equal(t, testnet.Whole, resp.End)
 		assert.Equal(t, "body", string(resp.Body))
@@ -206,6 +213,9 @@ func TestTrailersPassDown(t *testing.T) {
 	t.Run("unannounced", func(t *testing.T) {
 		assert.Equal(t, http.Header{"X-Sum": {"1"}}, trailers(t, "", "X-Sum: 1\r\n").Trailer)
 	})
+	t.Run("white space and letters", func(t *testing.T) {
+		assert.Equal(t, http.Header{"X-Sum": {"1"}}, trailers(t, "trailer:\tX-Sum\r\n", "x-sum:\t 1\t\r\n").Trailer)
+	})
 	t.Run("several values", func(t *testing.T) {
 		assert.Equal(t, http.Header{"X-Sum": {"1", "2"}}, trailers(t, "Trailer: X-Sum\r\n", "X-Sum: 1\r\nX-Sum: 2\r\n").Trailer)
 	})
@@ -216,11 +226,13 @@ func TestTrailersPassDown(t *testing.T) {
 	})
 }
 
-func TestInterimResponsesPass(t *testing.T) {
+func TestInterimResponsesPass(t *testing.T) { eachWay(t, interimResponsesPass) }
+
+func interimResponsesPass(t *testing.T, w way) {
 	hints := testnet.Answer(103, "Link: </a.css>\r\nConnection: X-Hop\r\nX-Hop: 1\r\nContent-Length: 7", "") + testnet.Answer(102, "", "")
 	script := testnet.Replies(hints + testnet.Answer(200, "Link: </b.css>", "ok"))
 	t.Run("before the response", func(t *testing.T) {
-		r := newRig(t, setup{script: script})
+		r := newRig(t, setup{way: w, script: script})
 		resp := r.get("/a/x")
 		require.Len(t, resp.Interim, 2)
 		assert.Equal(t, 103, resp.Interim[0].Status)
@@ -232,7 +244,7 @@ func TestInterimResponsesPass(t *testing.T) {
 	})
 	t.Run("at once", func(t *testing.T) {
 		seen := make(chan struct{})
-		r := newRig(t, setup{script: probed(func(c *testnet.Conn) {
+		r := newRig(t, setup{way: w, script: probed(func(c *testnet.Conn) {
 			c.Send(testnet.Answer(103, "Link: </a.css>", ""))
 			receive(seen)
 			c.Send(testnet.Answer(200, "Connection: close", "ok"))
@@ -246,14 +258,14 @@ func TestInterimResponsesPass(t *testing.T) {
 		assert.Contains(t, rest, "HTTP/1.1 200 OK\r\n")
 	})
 	t.Run("not to an HTTP/1.0 client", func(t *testing.T) {
-		r := newRig(t, setup{script: script})
+		r := newRig(t, setup{way: w, script: script})
 		tr := r.exchange("GET /a/x HTTP/1.0\r\nHost: gateway.test\r\n\r\n")
 		require.Equal(t, []int{200}, tr.Statuses())
 		assert.Empty(t, tr.Responses[0].Interim)
 		assert.Equal(t, []string{"</b.css>"}, tr.Responses[0].Header["Link"])
 	})
 	t.Run("and then no other attempt", func(t *testing.T) {
-		r := newRig(t, setup{script: testnet.Replies(hints + testnet.Answer(503, "", "no"))})
+		r := newRig(t, setup{way: w, script: testnet.Replies(hints + testnet.Answer(503, "", "no"))})
 		resp := r.get("/a/x")
 		assert.Equal(t, 503, resp.Status)
 		assert.Len(t, resp.Interim, 2)
@@ -297,10 +309,12 @@ func TestResponsesWithoutContent(t *testing.T) {
 	}
 }
 
-func TestExpectContinue(t *testing.T) {
+func TestExpectContinue(t *testing.T) { eachWay(t, expectContinue) }
+
+func expectContinue(t *testing.T, w way) {
 	head := testnet.Build("POST", "/a/x", "", "Expect: 100-continue", "Content-Length: 4")
 	t.Run("the client is asked when the upstream asks", func(t *testing.T) {
-		r := newRig(t, setup{script: func(c *testnet.Conn) {
+		r := newRig(t, setup{way: w, script: func(c *testnet.Conn) {
 			for req := c.ReadHead(); req != nil; req = c.ReadHead() {
 				if req.Header.Get("Expect") != "" {
 					c.Send(testnet.Answer(100, "", ""))
@@ -321,7 +335,7 @@ func TestExpectContinue(t *testing.T) {
 		r.counted(noFailure)
 	})
 	t.Run("a refusal comes without the body", func(t *testing.T) {
-		r := newRig(t, setup{script: func(c *testnet.Conn) {
+		r := newRig(t, setup{way: w, script: func(c *testnet.Conn) {
 			if req := c.ReadHead(); req != nil {
 				c.Send(testnet.Answer(401, "Connection: close", "no"))
 			}

@@ -25,8 +25,10 @@ func openTunnel(t *testing.T, c *testnet.Client, early string) {
 	require.Equal(t, "Upgrade", resp.Header.Get("Connection"))
 }
 
-func TestTunnelCarriesEveryByteBothWays(t *testing.T) {
-	r := newRig(t, setup{script: testnet.EchoWebSocket})
+func TestTunnelCarriesEveryByteBothWays(t *testing.T) { eachWay(t, tunnelCarriesEveryByteBothWays) }
+
+func tunnelCarriesEveryByteBothWays(t *testing.T, w way) {
+	r := newRig(t, setup{way: w, script: testnet.EchoWebSocket})
 	c := testnet.Dial(t, r.addr)
 	openTunnel(t, c, "")
 	const pieces, size = 64, 32 << 10
@@ -46,8 +48,10 @@ func TestTunnelCarriesEveryByteBothWays(t *testing.T) {
 	r.counted(noFailure)
 }
 
-func TestTunnelKeepsEarlyBytes(t *testing.T) {
-	r := newRig(t, setup{script: func(c *testnet.Conn) {
+func TestTunnelKeepsEarlyBytes(t *testing.T) { eachWay(t, tunnelKeepsEarlyBytes) }
+
+func tunnelKeepsEarlyBytes(t *testing.T, w way) {
+	r := newRig(t, setup{way: w, script: func(c *testnet.Conn) {
 		req := c.ReadRequest()
 		if req == nil || req.Target == "/" {
 			return
@@ -55,7 +59,6 @@ func TestTunnelKeepsEarlyBytes(t *testing.T) {
 		c.Send(testnet.Answer(101, "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: "+testnet.WebSocketAccept, "") + "early down ")
 		c.Send("heard " + c.ReadN(len("early up")))
 	}})
-	r.hiddenReplays = 1
 	c := testnet.Dial(t, r.addr)
 	openTunnel(t, c, "early up")
 	rest, end := c.ReadRest()
@@ -65,9 +68,11 @@ func TestTunnelKeepsEarlyBytes(t *testing.T) {
 	r.counted(noFailure)
 }
 
-func TestTunnelIsHalfClosed(t *testing.T) {
+func TestTunnelIsHalfClosed(t *testing.T) { eachWay(t, tunnelIsHalfClosed) }
+
+func tunnelIsHalfClosed(t *testing.T, w way) {
 	t.Run("by the client", func(t *testing.T) {
-		r := newRig(t, setup{script: func(c *testnet.Conn) {
+		r := newRig(t, setup{way: w, script: func(c *testnet.Conn) {
 			if c.AcceptWebSocket() {
 				heard := c.ReadN(1 << 10) // to the end of the client's half
 				c.Send("heard " + heard)
@@ -84,7 +89,7 @@ func TestTunnelIsHalfClosed(t *testing.T) {
 	})
 	t.Run("by the upstream", func(t *testing.T) {
 		heard := make(chan string, 1)
-		r := newRig(t, setup{script: func(c *testnet.Conn) {
+		r := newRig(t, setup{way: w, script: func(c *testnet.Conn) {
 			if c.AcceptWebSocket() {
 				c.Send("bye")
 				c.CloseWrite()
@@ -103,10 +108,12 @@ func TestTunnelIsHalfClosed(t *testing.T) {
 	})
 }
 
-func TestTunnelEndsWithEitherSide(t *testing.T) {
+func TestTunnelEndsWithEitherSide(t *testing.T) { eachWay(t, tunnelEndsWithEitherSide) }
+
+func tunnelEndsWithEitherSide(t *testing.T, w way) {
 	for what, leave := range map[string]func(*testnet.Client){"close": (*testnet.Client).Close, "reset": (*testnet.Client).Reset} {
 		t.Run("the client's "+what, func(t *testing.T) {
-			r := newRig(t, setup{script: testnet.EchoWebSocket})
+			r := newRig(t, setup{way: w, script: testnet.EchoWebSocket})
 			c := testnet.Dial(t, r.addr)
 			openTunnel(t, c, "")
 			leave(c)
@@ -117,7 +124,7 @@ func TestTunnelEndsWithEitherSide(t *testing.T) {
 	for what, leave := range map[string]func(*testnet.Conn){"close": fin, "reset": rst} {
 		t.Run("the upstream's "+what, func(t *testing.T) {
 			opened := make(chan struct{})
-			r := newRig(t, setup{script: func(c *testnet.Conn) {
+			r := newRig(t, setup{way: w, script: func(c *testnet.Conn) {
 				if c.AcceptWebSocket() {
 					receive(opened)
 					leave(c)
@@ -137,8 +144,8 @@ func TestTunnelEndsWithEitherSide(t *testing.T) {
 
 // TestTunnelIdleTime: a byte in either direction counts, and no other time does.
 func TestTunnelIdleTime(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		b := newBubble(t, func(c *testnet.Conn) {
+	inBubbles(t, func(t *testing.T, w way) {
+		b := w.bubble(t, func(c *testnet.Conn) {
 			if !c.AcceptWebSocket() {
 				return
 			}
@@ -159,7 +166,7 @@ func TestTunnelIdleTime(t *testing.T) {
 		rest, end := c.ReadRest()
 		assert.Equal(t, "dddddddddd", rest)
 		assert.Equal(t, testnet.Closed, end)
-		assert.Equal(t, 170*time.Second, time.Since(start))
+		lasted(t, 170*time.Second, time.Since(start))
 		b.counted(onlyFailure(gateway.ReasonTimeout))
 		assert.Zero(t, b.up.Open())
 	})
@@ -208,15 +215,15 @@ func TestDrainEndsTunnels(t *testing.T) {
 }
 
 func TestShutdownEndsTunnels(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		b := newBubble(t, testnet.EchoWebSocket)
+	inBubbles(t, func(t *testing.T, w way) {
+		b := w.bubble(t, testnet.EchoWebSocket)
 		c := b.dial()
 		openTunnel(t, c, "")
 		start := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		require.NoError(t, b.gw.Shutdown(ctx))
-		assert.Zero(t, time.Since(start), "nothing to wait for")
+		lasted(t, 0, time.Since(start))
 		_, end := c.ReadRest()
 		assert.Equal(t, testnet.Closed, end)
 		b.counted(noFailure)
@@ -227,8 +234,8 @@ func TestShutdownEndsTunnels(t *testing.T) {
 // TestServerShutdownEndsTunnelsAndStreams is how an app ends: Drain is
 // registered with the server.
 func TestServerShutdownEndsTunnelsAndStreams(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		b := newBubble(t, func(c *testnet.Conn) {
+	inBubbles(t, func(t *testing.T, w way) {
+		b := w.bubble(t, func(c *testnet.Conn) {
 			req := c.ReadRequest()
 			if req == nil {
 				return

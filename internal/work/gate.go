@@ -1,5 +1,6 @@
 // Package work counts requests and tracks tasks, so that a shutdown knows what
-// is still running, by name, and when the last of it has ended.
+// is still running, by name, and when the last of it has ended. It bounds how
+// much runs at once: requests by a Limit, jobs by the workers of a Queue.
 package work
 
 import (
@@ -51,9 +52,6 @@ func (g *Gate) Close() {
 		g.fallIdle()
 	}
 }
-
-// Closed reports whether Close was called.
-func (g *Gate) Closed() bool { return g.state.Load() < 0 }
 
 // Inside returns how many are inside. While a closed gate turns somebody away
 // it may count them for an instant.

@@ -11,7 +11,8 @@ import (
 	"sync/atomic"
 )
 
-// ErrShutdown is the cause with which Shutdown cuts what it cannot wait for.
+// ErrShutdown is the cause with which Shutdown ends what runs in the background
+// and cuts what it cannot wait for.
 var ErrShutdown = errors.New("cut by shutdown")
 
 // Life is the coming and going at one place: the requests inside, the tasks
@@ -20,8 +21,10 @@ var ErrShutdown = errors.New("cut by shutdown")
 //
 // Use NewLife. A Life is safe for concurrent use and must not be copied.
 type Life struct {
-	gate  Gate // requests
-	tasks *Tasks
+	gate       Gate // requests
+	tasks      *Tasks
+	background context.Context         // of the tasks that end with the requests
+	stop       context.CancelCauseFunc // ends background
 
 	draining atomic.Bool
 
@@ -54,6 +57,7 @@ type Stream struct {
 func NewLife(onPanic func(name string, v any, stack []byte)) *Life {
 	l := &Life{tasks: NewTasks(onPanic), streams: make(map[*Stream]struct{})}
 	l.fetches.prev, l.fetches.next = &l.fetches, &l.fetches
+	l.background, l.stop = context.WithCancelCause(context.Background())
 	return l
 }
 
@@ -68,6 +72,13 @@ func (l *Life) Inside() int64 { return l.gate.Inside() }
 
 // Go runs f as a named task; false once Shutdown has closed them.
 func (l *Life) Go(name string, f func()) bool { return l.tasks.Go(name, f) }
+
+// Background is Go for what has no end of its own, such as periodic work: the
+// context ends, with ErrShutdown as its cause, once Shutdown has seen the last
+// request leave, or cuts. Shutdown then waits for f as for every task.
+func (l *Life) Background(name string, f func(ctx context.Context)) bool {
+	return l.tasks.Go(name, func() { f(l.background) })
+}
 
 // Last has f called at the end of Shutdown, at each call of it. It is for
 // construction: not safe beside Shutdown.
@@ -160,6 +171,7 @@ func Shutdown(ctx context.Context, lives ...*Life) error {
 		err = fmt.Errorf("shutdown cut %s: %w", leftOver(lives), err)
 		for _, l := range lives {
 			l.tasks.Close()
+			l.stop(ErrShutdown)
 			l.cutAll()
 		}
 	}
@@ -172,12 +184,15 @@ func Shutdown(ctx context.Context, lives ...*Life) error {
 }
 
 // wait waits for all requests, and then, as a request may have started one
-// until it left, for all tasks.
+// until it left, for all tasks, of which those in the background are told.
 func wait(ctx context.Context, lives []*Life) error {
 	for _, l := range lives {
 		if err := idle(ctx, l.gate.Idle()); err != nil {
 			return err
 		}
+	}
+	for _, l := range lives {
+		l.stop(ErrShutdown)
 	}
 	for _, l := range lives {
 		l.tasks.Close()

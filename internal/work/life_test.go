@@ -385,3 +385,85 @@ func TestCutMissesNobody(t *testing.T) {
 		require.NoError(t, Shutdown(t.Context(), l))
 	}
 }
+
+// Periodic work goes on while requests are served, and ends by itself once the
+// last has left.
+func TestShutdownEndsTheBackgroundAfterTheRequests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lives := []*Life{NewLife(nil), NewLife(nil)}
+		start := time.Now()
+		var told log
+		for _, l := range lives {
+			require.True(t, l.Enter())
+			require.True(t, l.Background("check", func(ctx context.Context) {
+				<-ctx.Done()
+				assert.Equal(t, ErrShutdown, context.Cause(ctx))
+				told.add("told after %v", time.Since(start))
+				time.Sleep(time.Second)
+			}))
+		}
+		for i, l := range lives {
+			time.AfterFunc(time.Duration(i+1)*time.Minute, l.Leave)
+		}
+		lives[0].Drain()
+		synctest.Wait()
+		assert.Empty(t, told.all(), "draining stops nothing")
+		require.NoError(t, Shutdown(t.Context(), lives...))
+		assert.Equal(t, []string{"told after 2m0s", "told after 2m0s"}, told.all(), "when the last of all has left")
+		assert.Equal(t, 2*time.Minute+time.Second, time.Since(start), "both at once")
+		assert.False(t, lives[0].Background("late", func(context.Context) { t.Error("ran after Shutdown") }))
+	})
+}
+
+func TestACutEndsTheBackground(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := NewLife(nil)
+		require.True(t, l.Enter())
+		over := false
+		require.True(t, l.Background("check", func(ctx context.Context) {
+			<-ctx.Done()
+			over = true
+		}))
+		err := Shutdown(ended(), l)
+		assert.EqualError(t, err, `shutdown cut 1 request(s), 1 task(s) "check": context canceled`)
+		synctest.Wait()
+		assert.True(t, over)
+		l.Leave()
+		require.NoError(t, Shutdown(ended(), l))
+	})
+}
+
+// What a last request starts in the background is told at once.
+func TestBackgroundOfALeavingRequest(t *testing.T) {
+	t.Parallel()
+	for range 100 {
+		l := NewLife(nil)
+		require.True(t, l.Enter())
+		var started, over atomic.Int64
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if l.Background("check", func(ctx context.Context) {
+				<-ctx.Done()
+				over.Add(1)
+			}) {
+				started.Add(1)
+			}
+			l.Leave()
+		})
+		require.NoError(t, Shutdown(t.Context(), l))
+		wg.Wait()
+		assert.EqualValues(t, 1, started.Load())
+		assert.EqualValues(t, 1, over.Load())
+	}
+}
+
+// A task that does not end is left over, even if every request has left.
+func TestShutdownCutsATaskThatDoesNotEnd(t *testing.T) {
+	t.Parallel()
+	l := NewLife(nil)
+	over := make(chan struct{})
+	require.True(t, l.Background("deaf", func(context.Context) { <-over }))
+	assert.EqualError(t, Shutdown(ended(), l), `shutdown cut 0 request(s), 1 task(s) "deaf": context canceled`)
+	close(over)
+	require.NoError(t, Shutdown(t.Context(), l))
+}

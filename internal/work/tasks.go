@@ -4,7 +4,6 @@ import (
 	"maps"
 	"runtime/debug"
 	"sync"
-	"sync/atomic"
 )
 
 // Tasks runs functions on goroutines of their own, each under a name, until it
@@ -13,8 +12,7 @@ import (
 // Use NewTasks. A Tasks is safe for concurrent use and must not be copied.
 type Tasks struct {
 	gate    Gate
-	panics  atomic.Uint64
-	onPanic func(name string, v any, stack []byte) // nil: panics are only counted
+	onPanic func(name string, v any, stack []byte) // nil: panics are not reported
 
 	mu      sync.Mutex
 	running map[string]int // by name; a name that runs nothing has no key
@@ -22,7 +20,7 @@ type Tasks struct {
 
 // NewTasks returns an open Tasks. onPanic is called once for each task that
 // panics, on the task's goroutine, with the recovered value and the stack of
-// the panic; nil means that panics are counted and not reported.
+// the panic; nil means that panics are recovered and not reported.
 func NewTasks(onPanic func(name string, v any, stack []byte)) *Tasks {
 	return &Tasks{onPanic: onPanic, running: make(map[string]int)}
 }
@@ -54,32 +52,11 @@ func (t *Tasks) Running() map[string]int {
 	return maps.Clone(t.running)
 }
 
-// Panics returns how many panics were recovered.
-func (t *Tasks) Panics() uint64 { return t.panics.Load() }
-
 // run leaves through its defers whatever f does, runtime.Goexit included.
 func (t *Tasks) run(name string, f func()) {
 	defer t.done(name)
-	defer t.rescue(name)
+	defer rescue(name, t.onPanic)
 	f()
-}
-
-// rescue is deferred: it recovers and reports what f panicked with.
-func (t *Tasks) rescue(name string) {
-	v := recover()
-	if v == nil {
-		return
-	}
-	t.panics.Add(1)
-	if t.onPanic == nil {
-		return
-	}
-	defer func() {
-		if recover() != nil { // the report itself panicked: there is nobody left to tell
-			t.panics.Add(1)
-		}
-	}()
-	t.onPanic(name, v, debug.Stack())
 }
 
 // done is the last thing a task does, so that Idle implies that Running is empty.
@@ -90,4 +67,20 @@ func (t *Tasks) done(name string) {
 	}
 	t.mu.Unlock()
 	t.gate.Leave()
+}
+
+// rescue is deferred: it recovers and reports a panic.
+func rescue(name string, onPanic func(name string, v any, stack []byte)) {
+	if v := recover(); v != nil {
+		report(name, v, onPanic)
+	}
+}
+
+// report is called while the goroutine panics, so that the stack leads there.
+func report(name string, v any, onPanic func(name string, v any, stack []byte)) {
+	if onPanic == nil {
+		return
+	}
+	defer func() { _ = recover() }() // the report itself panicked: there is nobody left to tell
+	onPanic(name, v, debug.Stack())
 }
