@@ -208,9 +208,13 @@ func TestHTTP2EarlyAnswerKeepsTheConnection(t *testing.T) {
 		}()
 		resp, err := front.Client().Do(req)
 		require.NoError(t, err)
-		assert.Equal(t, http.StatusRequestEntityTooLarge, resp.StatusCode)
 		_, err = io.Copy(io.Discard, resp.Body)
-		require.NoError(t, err)
+		if path == "/small/echo" && resp.StatusCode == http.StatusOK { // the echo began before too much was there
+			require.Error(t, err)
+		} else {
+			assert.Equal(t, http.StatusRequestEntityTooLarge, resp.StatusCode)
+			require.NoError(t, err)
+		}
 		resp.Body.Close()
 		r.Close()
 		within(t, "the upload to end", written)

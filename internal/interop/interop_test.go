@@ -33,7 +33,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds what should come at once.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // server is net/http's, with its log: what it has to complain about (a panic, a
 // header written twice) is a fault of the gateway's.

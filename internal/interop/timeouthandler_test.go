@@ -149,11 +149,11 @@ func TestTimeoutHandlerOfAStalledUpload(t *testing.T) {
 			front := timed(t, 500*time.Millisecond, gw)
 
 			c := testnet.Dial(t, front.Listener.Addr().String())
-			c.Send("POST /users/ HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhello")
+			c.Send("POST /users/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
 			upstream.reached(t)
 			upstream.released(t)
 			if next == "goes on" {
-				c.Send("world")
+				c.Send("5\r\nworld\r\n0\r\n\r\n")
 				resp := c.ReadResponse("POST")
 				require.NotNil(t, resp)
 				assert.Contains(t, []int{http.StatusServiceUnavailable, http.StatusGatewayTimeout}, resp.Status)
