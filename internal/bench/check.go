@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -16,8 +15,21 @@ import (
 // checks take too long for every change, and are run by hand.
 func checks() map[string]func(context.Context, settings) error {
 	return map[string]func(context.Context, settings) error{
-		"cost": checkCost,
-		"fuzz": checkFuzz,
+		"amplification": checkAmplification,
+		"big":           checkBig,
+		"chaos":         checkChaos,
+		"cost":          checkCost,
+		"disconnects":   checkDisconnects,
+		"fuzz":          checkFuzz,
+		"kill":          checkKill,
+		"memory":        checkMemory,
+		"openloop":      checkOpenLoop,
+		"shutdown":      checkShutdown,
+		"slow":          checkSlow,
+		"soak":          checkSoak,
+		"starved":       checkStarved,
+		"streams":       checkStreams,
+		"upstream":      checkUpstream,
 	}
 }
 
@@ -31,26 +43,6 @@ func runCheck(ctx context.Context, name string, s settings) error {
 	}
 	fmt.Printf("check %s: passed\n", name)
 	return nil
-}
-
-// checkCost measures what a small answer may cost beside its peers.
-func checkCost(ctx context.Context, s settings) error {
-	limits := map[string]float64{"hit": 1.35, "miss": 1.1}
-	s.only = "1KiB GET x64"
-	rounds, err := measure(ctx, s)
-	if err != nil {
-		return err
-	}
-	if err := report(os.Stdout, rounds); err != nil {
-		return err
-	}
-	var faults []error
-	for _, r := range ratios(rounds) {
-		if limit, ok := limits[r.Subject]; ok && r.CPU.Value > limit {
-			faults = append(faults, fmt.Errorf("a %s costs %.2f of %s's CPU, may cost %.2f", r.Subject, r.CPU.Value, r.Against, limit))
-		}
-	}
-	return errors.Join(faults...)
 }
 
 // checkFuzz fuzzes each target of the gateway's module for a minute.

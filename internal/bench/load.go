@@ -8,23 +8,36 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-type loadConfig struct {
-	Addr, Method, Path string
-	BodySize           int // of the request
-	WantSize           int // of the response
-	InFlight           int
-	Duration           time.Duration // unless Requests says how many
-	Requests           int64
+// request is what a load sends, and what it takes for the answer.
+type request struct {
+	Method, Path string
+	BodySize     int // of the request
+	WantSize     int // of the response
 
 	Keys  int // a random key of so many as the query; 0: each request a key of its own, First and on
 	First int64
+}
 
-	body []byte
+// key returns that of the nth request.
+func (r *request) key(n int64) int64 {
+	if r.Keys > 0 {
+		return rand.Int64N(int64(r.Keys))
+	}
+	return r.First + n
+}
+
+type loadConfig struct {
+	Addr string
+	request
+	InFlight int
+	Duration time.Duration // unless Requests says how many
+	Requests int64
 }
 
 type loadResult struct {
@@ -40,73 +53,89 @@ type load struct {
 	clients []*loadClient
 }
 
-func (l *load) obey(o order) (answer, error) {
-	if o.Do != "run" {
-		return answer{}, fmt.Errorf("no such order: %q", o.Do)
-	}
-	o.Load.body = body(o.Load.BodySize)
-	if err := l.connect(o.Load.Addr, o.Load.InFlight); err != nil {
-		return answer{}, err
-	}
-	result, err := l.run(o.Load)
-	return answer{Load: result}, err
+func (l *load) role() role {
+	return role{"run": does(l.run), "pace": does(l.pace)}
 }
 
-func (l *load) connect(addr string, inFlight int) error {
+// clientsOf returns so many clients of addr.
+func (l *load) clientsOf(addr string, n int) []*loadClient {
 	if addr != l.addr {
 		for _, c := range l.clients {
-			c.conn.Close()
+			c.hangUp()
 		}
 		l.addr, l.clients = addr, nil
 	}
-	dialer := net.Dialer{Timeout: 5 * time.Second}
-	for len(l.clients) < inFlight {
-		conn, err := dialer.DialContext(context.Background(), "tcp", addr)
-		if err != nil {
-			return err
-		}
-		l.clients = append(l.clients, &loadClient{conn: conn, in: newMessages(conn)})
+	for len(l.clients) < n {
+		l.clients = append(l.clients, &loadClient{addr: addr, in: messages{buf: make([]byte, 128<<10)}})
 	}
-	return nil
+	return l.clients[:n]
 }
 
-func (l *load) run(c *loadConfig) (*loadResult, error) {
+// run sends as fast as answers come. All of them must be as wanted.
+func (l *load) run(c loadConfig) (result loadResult, err error) {
 	var (
 		all     sync.WaitGroup
 		started atomic.Int64
-		clients = l.clients[:c.InFlight]
+		clients = l.clientsOf(c.Addr, c.InFlight)
 		errs    = make([]error, len(clients))
-		begin   = time.Now()
 	)
+	for _, client := range clients {
+		if err := client.connect(); err != nil {
+			return result, err
+		}
+	}
+	content := body(c.BodySize)
+	begin := time.Now()
 	for i, client := range clients {
-		all.Go(func() { errs[i] = client.run(c, begin, &started) })
+		all.Go(func() { errs[i] = client.run(&c, content, begin, &started) })
 	}
 	all.Wait()
-	result := &loadResult{Elapsed: time.Since(begin)}
+	result.Elapsed = time.Since(begin)
 	var took []time.Duration
-	for _, client := range clients {
+	for i, client := range clients {
+		if errs[i] != nil { // one of them tells enough
+			return result, errs[i]
+		}
 		took = append(took, client.took...)
 	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
+	if len(took) == 0 {
+		return result, errors.New("no request was answered")
 	}
 	slices.Sort(took)
 	result.Requests = int64(len(took))
-	if len(took) == 0 {
-		return nil, errors.New("no request was answered")
-	}
 	result.P50, result.P99 = took[len(took)/2], took[len(took)*99/100]
 	return result, nil
 }
 
 type loadClient struct {
-	conn net.Conn
-	in   *messages
+	addr string
+	conn net.Conn // nil: none yet, or not any more
+	in   messages
 	out  []byte
 	took []time.Duration // of the last run
 }
 
-func (lc *loadClient) run(c *loadConfig, begin time.Time, started *atomic.Int64) error {
+func (lc *loadClient) connect() error {
+	if lc.conn != nil {
+		return nil
+	}
+	dialer := net.Dialer{Timeout: 5 * time.Second}
+	conn, err := dialer.DialContext(context.Background(), "tcp", lc.addr)
+	if err != nil {
+		return err
+	}
+	lc.conn, lc.in = conn, messages{conn: conn, buf: lc.in.buf}
+	return nil
+}
+
+func (lc *loadClient) hangUp() {
+	if lc.conn != nil {
+		_ = lc.conn.Close()
+		lc.conn = nil
+	}
+}
+
+func (lc *loadClient) run(c *loadConfig, content []byte, begin time.Time, started *atomic.Int64) error {
 	lc.took = lc.took[:0]
 	limit := c.Requests
 	if limit == 0 {
@@ -115,17 +144,16 @@ func (lc *loadClient) run(c *loadConfig, begin time.Time, started *atomic.Int64)
 	if err := lc.conn.SetDeadline(begin.Add(c.Duration + time.Minute)); err != nil {
 		return err
 	}
-	query := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
 	for last := begin; c.Requests > 0 || last.Sub(begin) < c.Duration; {
 		n := started.Add(1) - 1
 		if n >= limit {
 			return nil
 		}
-		key := c.First + n
-		if c.Keys > 0 {
-			key = query.Int64N(int64(c.Keys))
+		head, err := lc.exchange(&c.request, c.key(n), content)
+		if err == nil && (statusOf(head) != 200 || lc.in.length != c.WantSize) {
+			err = fmt.Errorf("answered %q and %d bytes", head, lc.in.length)
 		}
-		if err := lc.exchange(c, key); err != nil {
+		if err != nil {
 			return fmt.Errorf("%s %s: %w", c.Method, c.Path, err)
 		}
 		now := time.Now()
@@ -135,31 +163,37 @@ func (lc *loadClient) run(c *loadConfig, begin time.Time, started *atomic.Int64)
 	return nil
 }
 
-// exchange sends one request and reads its response.
-func (lc *loadClient) exchange(c *loadConfig, key int64) error {
-	b := append(lc.out[:0], c.Method...)
+// exchange sends one request and reads its response, whose head it returns.
+func (lc *loadClient) exchange(r *request, key int64, content []byte) ([]byte, error) {
+	b := append(lc.out[:0], r.Method...)
 	b = append(b, ' ')
-	b = append(b, c.Path...)
-	b = append(b, "?k="...)
+	b = append(b, r.Path...)
+	if strings.Contains(r.Path, "?") {
+		b = append(b, "&k="...)
+	} else {
+		b = append(b, "?k="...)
+	}
 	b = strconv.AppendInt(b, key, 10)
 	b = append(b, " HTTP/1.1\r\nHost: bench.test\r\nUser-Agent: bench/1\r\nAccept: application/json\r\nAccept-Encoding: gzip\r\n"...)
-	if c.BodySize > 0 {
+	if r.BodySize > 0 {
 		b = append(b, "Content-Type: application/json\r\nContent-Length: "...)
-		b = strconv.AppendInt(b, int64(c.BodySize), 10)
+		b = strconv.AppendInt(b, int64(r.BodySize), 10)
 		b = append(b, "\r\n"...)
 	}
 	b = append(b, "\r\n"...)
-	b = append(b, c.body...)
+	b = append(b, content...)
 	lc.out = b
 	if _, err := lc.conn.Write(b); err != nil {
-		return err
+		return nil, err
 	}
-	head, err := lc.in.next()
-	if err != nil {
-		return err
+	return lc.in.next()
+}
+
+// statusOf reads the status of a response's head; 0: there is none.
+func statusOf(head []byte) int {
+	if len(head) < 12 {
+		return 0
 	}
-	if len(head) < 12 || string(head[9:12]) != "200" || lc.in.length != c.WantSize {
-		return fmt.Errorf("answered %q and %d bytes", head, lc.in.length)
-	}
-	return nil
+	status, _ := strconv.Atoi(string(head[9:12]))
+	return status
 }

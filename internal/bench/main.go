@@ -12,6 +12,7 @@
 //	go run .                              every workload, 11 rounds
 //	go run . -only "1KiB GET" -pairs 21   some of them, more often
 //	go run . -check cost                  a long check; an unknown name lists them
+//	go run . -check soak -t 1h            longer than usual
 package main
 
 import (
@@ -35,8 +36,8 @@ func main() {
 		asRaw = flag.Bool("json", false, "print each round and the medians as JSON")
 	)
 	flag.IntVar(&s.pairs, "pairs", 11, "rounds of each candidate")
-	flag.DurationVar(&s.duration, "t", time.Second, "measured time of a round")
-	flag.IntVar(&s.requests, "n", 0, "measured requests of a round, instead of a time")
+	flag.DurationVar(&s.duration, "t", 0, "measured time of a round (usually 1s), or the `time` of a check that lasts")
+	flag.IntVar(&s.requests, "n", 0, "measured requests of a round, instead of a time, or the `number` of what a check does often")
 	flag.DurationVar(&s.warm, "warm", 300*time.Millisecond, "unmeasured time before it")
 	flag.StringVar(&s.only, "only", "", "only workloads and candidates whose line contains this `text`")
 	flag.Parse()

@@ -13,10 +13,24 @@ import (
 
 type settings struct {
 	pairs    int
-	duration time.Duration
-	requests int
+	duration time.Duration // 0: as long as usual
+	requests int           // 0: as many as usual
 	warm     time.Duration
 	only     string
+}
+
+func (s settings) lasting(usual time.Duration) time.Duration {
+	if s.duration > 0 {
+		return s.duration
+	}
+	return usual
+}
+
+func (s settings) count(usual int) int {
+	if s.requests > 0 {
+		return s.requests
+	}
+	return usual
 }
 
 type workload struct {
@@ -43,6 +57,7 @@ var (
 	reverseProxy = subject{name: "reverseproxy", kind: "reverseproxy", resource: "p"}
 	miss         = subject{name: "miss", kind: "gateway", resource: "s", against: "reverseproxy"}
 	pass         = subject{name: "pass", kind: "gateway", resource: "p", against: "reverseproxy"}
+	traced       = subject{name: "traced", kind: "traced", resource: "p", against: "reverseproxy"}
 )
 
 const (
@@ -53,10 +68,10 @@ const (
 func workloads() []workload {
 	var all []workload
 	for _, inFlight := range []int{1, 64} {
-		get := []subject{bare, hit, reverseProxy, miss, pass}
+		get := []subject{bare, hit, reverseProxy, miss, pass, traced}
 		all = append(all,
 			workload{"1KiB GET", http.MethodGet, 0, 1 << 10, inFlight, get},
-			workload{"1KiB POST", http.MethodPost, 1 << 10, 1 << 10, inFlight, []subject{reverseProxy, pass}},
+			workload{"1KiB POST", http.MethodPost, 1 << 10, 1 << 10, inFlight, []subject{reverseProxy, pass, traced}},
 			workload{"100KiB GET", http.MethodGet, 0, 100 << 10, inFlight, get},
 		)
 	}
@@ -148,9 +163,9 @@ func newStand(ctx context.Context, s settings) (*stand, error) {
 		b.upstream.stop()
 		return nil, err
 	}
-	up, err := b.upstream.ask(order{Do: "start"})
+	addr, err := ask[string](b.upstream, "start", nothing{})
 	if err == nil {
-		b.url = "http://" + up.Addr
+		b.url = "http://" + addr
 		err = b.learnHeaders(ctx)
 	}
 	if err != nil {
@@ -199,16 +214,7 @@ func (b *stand) learnHeaders(ctx context.Context) error {
 }
 
 func (b *stand) candidate(ctx context.Context, c *candidateConfig) (*child, string, error) {
-	p, err := start(ctx, "candidate")
-	if err != nil {
-		return nil, "", err
-	}
-	a, err := p.ask(order{Do: "start", Candidate: c})
-	if err != nil {
-		p.stop()
-		return nil, "", err
-	}
-	return p, a.Addr, nil
+	return startWith(ctx, "candidate", c)
 }
 
 // round measures one subject in a process of its own.
@@ -223,50 +229,49 @@ func (b *stand) round(ctx context.Context, w workload, s subject) (round, error)
 		return r, err
 	}
 	defer c.stop()
-	run := &loadConfig{
-		Addr: addr, Method: w.method, Path: "/api/bench" + resource(s.resource, w.answered),
-		BodySize: w.sent, WantSize: w.answered, InFlight: w.inFlight, Duration: b.warm, First: b.unused(),
-	}
+	run := loadConfig{Addr: addr, InFlight: w.inFlight, Duration: b.warm, request: request{
+		Method: w.method, Path: "/api/bench" + resource(s.resource, w.answered), BodySize: w.sent, WantSize: w.answered, First: b.unused(),
+	}}
 	if s.stored {
-		if run.Keys, err = b.fill(*run); err != nil {
+		if run.Keys, err = b.fill(run); err != nil {
 			return r, err
 		}
 	}
 	if _, err := b.send(run); err != nil {
 		return r, err
 	}
-	before, err := c.ask(order{Do: "settle"})
+	before, err := ask[usage](c, "settle", nothing{})
 	if err != nil {
 		return r, err
 	}
-	servedBefore, err := b.upstream.ask(order{Do: "usage"})
+	servedBefore, err := b.served()
 	if err != nil {
 		return r, err
 	}
-	run.Duration, run.Requests, run.First = b.duration, int64(b.requests), b.unused()
+	run.Duration, run.Requests, run.First = b.lasting(time.Second), int64(b.requests), b.unused()
 	result, err := b.send(run)
 	if err != nil {
 		return r, err
 	}
-	after, err := c.ask(order{Do: "usage"})
+	after, err := ask[usage](c, "usage", nothing{})
 	if err != nil {
 		return r, err
 	}
-	servedAfter, err := b.upstream.ask(order{Do: "usage"})
+	servedAfter, err := b.served()
 	if err != nil {
 		return r, err
 	}
-	if err := s.honest(result.Requests, servedAfter.Served-servedBefore.Served); err != nil {
+	if err := s.honest(result.Requests, servedAfter-servedBefore); err != nil {
 		return r, err
 	}
 	n := float64(result.Requests)
 	return round{
 		Workload: w.String(), Subject: s.name, Against: s.against,
 		Requests: result.Requests, PerSecond: n / result.Elapsed.Seconds(), P50: result.P50, P99: result.P99,
-		CPU:     time.Duration(float64(after.Usage.CPU-before.Usage.CPU) / n),
-		Mallocs: float64(after.Usage.Mallocs-before.Usage.Mallocs) / n,
-		Bytes:   float64(after.Usage.Bytes-before.Usage.Bytes) / n,
-		RSS:     after.Usage.RSS,
+		CPU:     time.Duration(float64(after.CPU-before.CPU) / n),
+		Mallocs: float64(after.Mallocs-before.Mallocs) / n,
+		Bytes:   float64(after.Bytes-before.Bytes) / n,
+		RSS:     after.RSS,
 	}, nil
 }
 
@@ -274,23 +279,22 @@ func (b *stand) round(ctx context.Context, w workload, s subject) (round, error)
 func (b *stand) fill(c loadConfig) (keys int, err error) {
 	c.InFlight, c.Requests, c.First = 8, storedEntries, 0
 	if c.WantSize == bodySizes[0] {
-		_, err = b.send(&c)
+		_, err = b.send(c)
 		return storedEntries, err
 	}
 	large := c
 	large.Requests = storedLarge
-	if _, err = b.send(&large); err != nil {
+	if _, err = b.send(large); err != nil {
 		return 0, err
 	}
 	c.Path, c.WantSize = "/api/bench"+resource("s", bodySizes[0]), bodySizes[0]
-	_, err = b.send(&c)
+	_, err = b.send(c)
 	return storedLarge, err
 }
 
-func (b *stand) send(c *loadConfig) (*loadResult, error) {
-	a, err := b.load.ask(order{Do: "run", Load: c})
-	return a.Load, err
-}
+func (b *stand) send(c loadConfig) (loadResult, error) { return ask[loadResult](b.load, "run", c) }
+
+func (b *stand) served() (int64, error) { return ask[int64](b.upstream, "served", nothing{}) }
 
 // unused returns the first of many keys that no request has had.
 func (b *stand) unused() int64 {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"sync"
 	"time"
 )
 
@@ -16,24 +17,44 @@ import (
 // parent, however that ended.
 
 type order struct {
-	Do        string // start, settle, usage, run
-	Candidate *candidateConfig
-	Load      *loadConfig
+	Do   string
+	With json.RawMessage
 }
 
 type answer struct {
-	Err    string
-	Addr   string      // start: where it listens
-	Usage  *usage      // usage
-	Served int64       // usage: requests that it has answered
-	Load   *loadResult // run
+	Err string
+	Is  json.RawMessage
 }
 
-type roleFunc func(order) (answer, error)
+// A role is what a process can be told to do.
+type role map[string]func(with json.RawMessage) (any, error)
+
+// does makes f an order.
+func does[A, R any](f func(A) (R, error)) func(json.RawMessage) (any, error) {
+	return func(with json.RawMessage) (any, error) {
+		var a A
+		if err := json.Unmarshal(with, &a); err != nil {
+			return nil, err
+		}
+		return f(a)
+	}
+}
+
+// nothing is what some orders come with, and what some are answered with.
+type nothing struct{}
+
+func roles() map[string]role {
+	return map[string]role{
+		"upstream":  new(upstream).role(),
+		"origin":    new(origin).role(),
+		"candidate": new(candidate).role(),
+		"load":      new(load).role(),
+		"peers":     new(peers).role(),
+	}
+}
 
 func serveRole(name string) error {
-	roles := map[string]roleFunc{"upstream": new(upstream).obey, "candidate": new(candidate).obey, "load": new(load).obey}
-	obey, ok := roles[name]
+	does, ok := roles()[name]
 	if !ok {
 		return fmt.Errorf("no such role: %q", name)
 	}
@@ -46,14 +67,25 @@ func serveRole(name string) error {
 		} else if err != nil {
 			return err
 		}
-		a, err := obey(o)
-		if err != nil {
-			a.Err = err.Error()
-		}
-		if err := out.Encode(a); err != nil {
+		if err := out.Encode(does.obey(o)); err != nil {
 			return err
 		}
 	}
+}
+
+func (r role) obey(o order) (a answer) {
+	f, ok := r[o.Do]
+	if !ok {
+		return answer{Err: fmt.Sprintf("no such order: %q", o.Do)}
+	}
+	is, err := f(o.With)
+	if err == nil {
+		a.Is, err = json.Marshal(is)
+	}
+	if err != nil {
+		a.Err = err.Error()
+	}
+	return a
 }
 
 // A child is a process that this one has started.
@@ -61,16 +93,19 @@ type child struct {
 	role string
 	cmd  *exec.Cmd
 	in   io.Closer
-	enc  *json.Encoder
-	dec  *json.Decoder
+
+	mu  sync.Mutex // it does one order at a time
+	enc *json.Encoder
+	dec *json.Decoder
 }
 
-func start(ctx context.Context, role string) (*child, error) {
+func start(ctx context.Context, role string, env ...string) (*child, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, self, "-role", role)
+	cmd.Env = append(os.Environ(), env...)
 	cmd.Stderr = os.Stderr
 	cmd.WaitDelay = time.Second
 	in, err := cmd.StdinPipe()
@@ -87,22 +122,59 @@ func start(ctx context.Context, role string) (*child, error) {
 	return &child{role: role, cmd: cmd, in: in, enc: json.NewEncoder(in), dec: json.NewDecoder(out)}, nil
 }
 
-func (c *child) ask(o order) (answer, error) {
+// startWith starts a process that listens, and returns where.
+func startWith(ctx context.Context, role string, with any, env ...string) (*child, string, error) {
+	c, err := start(ctx, role, env...)
+	if err != nil {
+		return nil, "", err
+	}
+	addr, err := ask[string](c, "start", with)
+	if err != nil {
+		c.stop()
+		return nil, "", err
+	}
+	return c, addr, nil
+}
+
+// ask gives the process an order and returns its answer.
+func ask[R any](c *child, do string, with any) (R, error) {
+	var is R
+	arg, err := json.Marshal(with)
+	if err != nil {
+		return is, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	var a answer
-	if err := c.enc.Encode(o); err != nil {
-		return a, fmt.Errorf("%s: %w", c.role, err)
+	if err = c.enc.Encode(order{do, arg}); err == nil {
+		err = c.dec.Decode(&a)
 	}
-	if err := c.dec.Decode(&a); err != nil {
-		return a, fmt.Errorf("%s: %w", c.role, err)
+	if err == nil && a.Err != "" {
+		err = errors.New(a.Err)
 	}
-	if a.Err != "" {
-		return a, fmt.Errorf("%s: %s", c.role, a.Err)
+	if err == nil {
+		err = json.Unmarshal(a.Is, &is)
 	}
-	return a, nil
+	if err != nil {
+		return is, fmt.Errorf("%s: %s: %w", c.role, do, err)
+	}
+	return is, nil
+}
+
+// tell is ask where there is nothing to answer.
+func (c *child) tell(do string, with any) error {
+	_, err := ask[nothing](c, do, with)
+	return err
 }
 
 // stop ends the process and waits for it.
 func (c *child) stop() {
 	_ = c.in.Close()
 	_ = c.cmd.Wait()
+}
+
+// kill ends the process as SIGKILL does, and waits for it.
+func (c *child) kill() {
+	_ = c.cmd.Process.Kill()
+	c.stop()
 }

@@ -22,25 +22,26 @@ type upstream struct {
 // bodySizes are those of the workloads.
 var bodySizes = []int{1 << 10, 100 << 10}
 
-func (u *upstream) obey(o order) (answer, error) {
-	switch o.Do {
-	case "start":
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return answer{}, err
-		}
-		u.prepare(time.Now())
-		go func() { // Date must be true, or what is stored for a minute comes stale
-			for now := range time.Tick(time.Second) {
-				u.prepare(now)
-			}
-		}()
-		go u.accept(l)
-		return answer{Addr: l.Addr().String()}, nil
-	case "usage":
-		return answer{Served: u.served.Load()}, nil
+func (u *upstream) role() role {
+	return role{
+		"start":  does(u.start),
+		"served": does(func(nothing) (int64, error) { return u.served.Load(), nil }),
 	}
-	return answer{}, fmt.Errorf("no such order: %q", o.Do)
+}
+
+func (u *upstream) start(nothing) (addr string, err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	u.prepare(time.Now())
+	go func() { // Date must be true, or what is stored for a minute comes stale
+		for now := range time.Tick(time.Second) {
+			u.prepare(now)
+		}
+	}()
+	go u.accept(l)
+	return l.Addr().String(), nil
 }
 
 func (u *upstream) prepare(now time.Time) {
@@ -74,7 +75,7 @@ func (u *upstream) accept(l net.Listener) {
 
 func (u *upstream) serve(c net.Conn) {
 	defer c.Close()
-	in := newMessages(c)
+	in := messages{conn: c, buf: make([]byte, 128<<10)}
 	for {
 		head, err := in.next()
 		if err != nil {
@@ -103,8 +104,6 @@ type messages struct {
 	used   int // of them, the last message's
 	length int // of the last message's body
 }
-
-func newMessages(c net.Conn) *messages { return &messages{conn: c, buf: make([]byte, 128<<10)} }
 
 var errNotFramed = errors.New("a message without Content-Length")
 
@@ -145,6 +144,9 @@ func (m *messages) next() ([]byte, error) {
 	m.used, m.filled = 0, 0
 	return head, nil
 }
+
+// begun reports whether part of a message has been read.
+func (m *messages) begun() bool { return m.filled > m.used }
 
 // contentLength finds the field as net/http and the load write it.
 func contentLength(head []byte) (int, error) {
