@@ -114,7 +114,9 @@ func TestInboundHTTP2KeepsItsConnection(t *testing.T) {
 				c.Send(testnet.Answer(413, "Connection: close", "early"))
 				return
 			}
-			c.Send(testnet.Answer(200, "", "ok"))
+			if _, err := io.Copy(io.Discard, req); err == nil {
+				c.Send(testnet.Answer(200, "", "ok"))
+			}
 		}
 	}})
 	r.broken = true

@@ -1,0 +1,313 @@
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/embedgw/gateway"
+	"github.com/embedgw/gateway/internal/testnet"
+)
+
+func TestTargetFaults(t *testing.T) {
+	const (
+		scheme   = "the scheme is none of http, https and unix"
+		socket   = "not unix:/// and the path of a socket"
+		host     = "the URL has no host"
+		userinfo = "userinfo in the URL; use WithBearerToken or WithHeader"
+		query    = "the URL has a query or fragment"
+		port     = "the port is not between 1 and 65535"
+		path     = "the path may not be forwarded"
+	)
+	for _, tt := range []struct {
+		target, shown string
+		reasons       []string
+	}{
+		{"", "", []string{scheme, host}},
+		{"upstream.test", "upstream.test", []string{scheme, host}},
+		{"ftp://upstream.test", "ftp://upstream.test", []string{scheme}},
+		{"http://", "http:", []string{host}},
+		{"http:///x", "http:///x", []string{host}},
+		{"http://:80", "http://:80", []string{host}},
+		{"http://user:secret@upstream.test", "http://upstream.test", []string{userinfo}},
+		{"http://secret@upstream.test", "http://upstream.test", []string{userinfo}},
+		{"http://upstream.test?key=secret", "http://upstream.test", []string{query}},
+		{"http://upstream.test?", "http://upstream.test", []string{query}},
+		{"http://upstream.test#secret", "http://upstream.test", []string{query}},
+		{"http://upstream.test#", "http://upstream.test", []string{query}},
+		{"http://upstream.test:", "http://upstream.test:", []string{port}},
+		{"http://upstream.test:0", "http://upstream.test:0", []string{port}},
+		{"http://upstream.test:65536", "http://upstream.test:65536", []string{port}},
+		{"http://upstream.test/../x", "http://upstream.test/../x", []string{path}},
+		{"http://upstream.test/%2e%2e/x", "http://upstream.test/../x", []string{path}},
+		{"ftp://user:secret@:0/../x?secret", "ftp://:0/../x", []string{userinfo, scheme, host, query, port, path}},
+		{"http://user:secret@%zz", "", []string{"not a URL"}},
+		{"http://upstream.test:secret", "", []string{"not a URL"}},
+		{"http://up\nstream.test", "", []string{"not a URL"}},
+		{"unix:", "unix:", []string{socket}},
+		{"unix://", "unix:", []string{socket}},
+		{"unix:run/app.sock", "unix:", []string{socket}},
+		{"unix://run/app.sock", "unix://run/app.sock", []string{socket}},
+		{"unix://user:secret@/run/app.sock", "unix:///run/app.sock", []string{userinfo}},
+		{"unix:///run/app.sock?secret", "unix:///run/app.sock", []string{query}},
+		{"unix:///run/../app.sock", "unix:///run/../app.sock", []string{path}},
+	} {
+		t.Run(tt.target, func(t *testing.T) {
+			_, ofNew := gateway.New(gateway.WithService("a", tt.target))
+			_, ofUpstream := gateway.NewUpstream("a", tt.target)
+			for option, err := range map[string]error{"WithService": ofNew, "NewUpstream": ofUpstream} {
+				faults := optionFaults(t, err)
+				require.Len(t, faults, len(tt.reasons))
+				for i, reason := range tt.reasons {
+					assert.Equal(t, gateway.OptionError{Option: option, Service: "a", Value: tt.shown, Reason: reason}, *faults[i])
+				}
+				assert.NotContains(t, err.Error(), "secret")
+			}
+		})
+	}
+	for _, target := range []string{"http://upstream.test", "HTTPS://upstream.test/", "http://[::1]:8080/base/path", "https://127.0.0.1:65535", "http://upstream.test/caf%C3%A9", "http://upstream.test//x", "unix:///run/app.sock"} {
+		_, err := gateway.New(gateway.WithService("a", target))
+		assert.NoError(t, err, target)
+	}
+}
+
+// A replica is judged as the target is, by the constructors and at run time.
+func TestReplicaFaults(t *testing.T) {
+	const base = "http://upstream.test/base"
+	up, err := gateway.NewUpstream("a", base)
+	require.NoError(t, err)
+	for _, tt := range []struct {
+		replica gateway.Replica
+		shown   string
+		reasons []string
+	}{
+		{gateway.Replica{}, "", []string{"the scheme is none of http, https and unix", "the URL has no host"}},
+		{gateway.Replica{URL: "http://%zz"}, "", []string{"not a URL"}},
+		{gateway.Replica{URL: "b.test:80"}, "b.test:", []string{"the scheme is none of http, https and unix", "the URL has no host"}},
+		{gateway.Replica{URL: "http://u:secret@b.test:0?secret"}, "http://b.test:0", []string{
+			"userinfo in the URL; use WithBearerToken or WithHeader", "the URL has a query or fragment", "the port is not between 1 and 65535",
+		}},
+		{gateway.Replica{URL: "http://b.test/../base"}, "http://b.test/../base", []string{"the path may not be forwarded"}},
+		{gateway.Replica{URL: "http://b.test/other"}, "http://b.test/other", []string{"the path is not the target's"}},
+		{gateway.Replica{URL: "http://b.test/base/more"}, "http://b.test/base/more", []string{"the path is not the target's"}},
+		{gateway.Replica{URL: "unix://b.test/b.sock"}, "unix://b.test/b.sock", []string{"not unix:/// and the path of a socket"}},
+		{gateway.Replica{URL: "http://b.test", Weight: -1}, "-1", []string{"the weight is negative"}},
+	} {
+		t.Run(tt.replica.URL, func(t *testing.T) {
+			with := gateway.WithReplicas(gateway.Replica{URL: "http://ok.test"}, tt.replica)
+			_, ofNew := gateway.New(gateway.WithService("a", base, with))
+			_, ofUpstream := gateway.NewUpstream("a", base, with)
+			ofSet := up.SetReplicas(gateway.Replica{URL: "http://ok.test"}, tt.replica)
+			for _, told := range []struct {
+				option string
+				err    error
+			}{{"WithReplicas", ofNew}, {"WithReplicas", ofUpstream}, {"SetReplicas", ofSet}} {
+				faults := optionFaults(t, told.err)
+				require.Len(t, faults, len(tt.reasons))
+				for i, reason := range tt.reasons {
+					assert.Equal(t, gateway.OptionError{Option: told.option, Service: "a", Value: tt.shown, Reason: reason}, *faults[i])
+				}
+				assert.NotContains(t, told.err.Error(), "secret")
+			}
+		})
+	}
+	assert.Equal(t, gateway.OptionError{Option: "SetReplicas", Service: "a", Reason: "no replica is left"}, *optionFault(t, up.SetReplicas()))
+	assert.Equal(t, []string{"upstream.test:80"}, replicasOf(up), "a fault changes nothing")
+}
+
+func replicasOf(up *gateway.Upstream) (addresses []string) {
+	for _, r := range up.Stats().Replicas {
+		addresses = append(addresses, r.Address)
+	}
+	return addresses
+}
+
+// The target is a replica like the others, of weight 1 unless it is named among
+// them. A path may be left out; a socket has none.
+func TestReplicasStandBesideTheTarget(t *testing.T) {
+	for _, tt := range []struct {
+		target string
+		given  []gateway.Replica
+		want   []string
+	}{
+		{"http://a.test/base", []gateway.Replica{{URL: "http://b.test"}, {URL: "http://c.test:8080/base/"}}, []string{"a.test:80", "b.test:80", "c.test:8080"}},
+		{"https://a.test", []gateway.Replica{{URL: "https://b.test/"}, {URL: "https://[::1]:8443"}}, []string{"a.test:443", "b.test:443", "[::1]:8443"}},
+		{"http://a.test", []gateway.Replica{{URL: "http://b.test"}, {URL: "http://a.test", Weight: 3}}, []string{"b.test:80", "a.test:80"}},
+		{"unix:///run/a.sock", []gateway.Replica{{URL: "unix:///run/b.sock"}}, []string{"/run/a.sock", "/run/b.sock"}},
+	} {
+		up, err := gateway.NewUpstream("a", tt.target, gateway.WithReplicas(tt.given...))
+		require.NoError(t, err, tt.target)
+		assert.Equal(t, tt.want, replicasOf(up))
+		require.NoError(t, up.SetReplicas(tt.given...))
+		assert.Len(t, replicasOf(up), len(tt.given), "the target is there only if it is named")
+	}
+}
+
+// pair is an upstream with two replicas.
+type pair struct {
+	*gateway.Upstream
+	asked [2]atomic.Int64
+	fails [2]atomic.Bool
+}
+
+func newPair(t *testing.T, opts ...gateway.UpstreamOption) *pair {
+	p := &pair{}
+	var urls [2]string
+	for i := range urls {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			p.asked[i].Add(1)
+			if p.fails[i].Load() {
+				w.WriteHeader(http.StatusInternalServerError)
+			}
+		}))
+		t.Cleanup(srv.Close)
+		urls[i] = srv.URL
+	}
+	up, err := gateway.NewUpstream("a", urls[0], append(opts, gateway.WithReplicas(gateway.Replica{URL: urls[1]}))...)
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, up.Shutdown(context.WithoutCancel(t.Context()))) })
+	p.Upstream = up
+	return p
+}
+
+// ask returns how many replicas were asked for so many requests.
+func (p *pair) ask(t *testing.T, times int, request func(n int) string) (replicas int) {
+	before := [2]int64{p.asked[0].Load(), p.asked[1].Load()}
+	for n := range times {
+		assert.Equal(t, 200, handle(t, p, request(n), nil).status)
+	}
+	for i := range p.asked {
+		if p.asked[i].Load() > before[i] {
+			replicas++
+		}
+	}
+	return replicas
+}
+
+// Equal requests go to one replica, and others to others. What has nothing to
+// go by is spread.
+func TestHashingKeepsTogetherWhatIsEqual(t *testing.T) {
+	for name, tt := range map[string]struct {
+		by    gateway.Balancing
+		with  func(value int) string // what it goes by
+		other func(n int) string     // what it does not go by
+		none  string                 // the request that has it not; empty: each has it
+	}{
+		"a header": {
+			by:    gateway.HashHeader("x-tenant"),
+			with:  func(v int) string { return testnet.Get("/", fmt.Sprint("X-Tenant: ", v)) },
+			other: func(n int) string { return testnet.Get(fmt.Sprint("/", n), "X-Tenant: red", "Cookie: tenant=x") },
+			none:  testnet.Get("/"),
+		},
+		"a cookie": {
+			by:    gateway.HashCookie("tenant"),
+			with:  func(v int) string { return testnet.Get("/", fmt.Sprint("Cookie: a=b; tenant=", v)) },
+			other: func(n int) string { return testnet.Get("/", fmt.Sprintf("Cookie: a=%d; tenant=red", n)) },
+			none:  testnet.Get("/", "Cookie: a=b"),
+		},
+		"the path": {
+			by:    gateway.HashPath(),
+			with:  func(v int) string { return testnet.Get(fmt.Sprint("/", v)) },
+			other: func(n int) string { return testnet.Get(fmt.Sprint("/red?", n)) },
+		},
+		"the client": {
+			by:    gateway.HashClient(),
+			with:  func(v int) string { return testnet.Get("/", fmt.Sprint("X-Forwarded-For: 198.51.100.", v)) },
+			other: func(n int) string { return testnet.Get(fmt.Sprint("/", n), "X-Forwarded-For: 198.51.100.1") },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPair(t, gateway.WithBalancing(tt.by), gateway.WithTrustedProxies("192.0.2.0/24"))
+			assert.Equal(t, 1, p.ask(t, 16, tt.other), "equal requests")
+			assert.Equal(t, 2, p.ask(t, 64, tt.with), "others")
+			if tt.none != "" {
+				assert.Equal(t, 2, p.ask(t, 64, func(int) string { return tt.none }), "without it")
+			}
+		})
+	}
+}
+
+func TestRequestsAreShared(t *testing.T) {
+	for name, by := range map[string]gateway.Balancing{"power of two": gateway.PowerOfTwo(), "round robin": gateway.RoundRobin(), "by default": {}} {
+		t.Run(name, func(t *testing.T) {
+			p := newPair(t, gateway.WithBalancing(by), gateway.WithSlowStart(time.Hour))
+			assert.Equal(t, 2, p.ask(t, 64, func(int) string { return testnet.Get("/") }))
+			for _, r := range p.Stats().Replicas {
+				assert.Equal(t, 1.0, r.Weight, "who is there from the beginning joins nobody")
+			}
+		})
+	}
+}
+
+// One that joins the others has a tenth of its weight at first.
+func TestSlowStartIsForNewcomers(t *testing.T) {
+	up, err := gateway.NewUpstream("a", target, gateway.WithSlowStart(time.Hour))
+	require.NoError(t, err)
+	require.NoError(t, up.SetReplicas(gateway.Replica{URL: target}, gateway.Replica{URL: "http://b.test", Weight: 10}))
+	replicas := up.Stats().Replicas
+	assert.Equal(t, 1.0, replicas[0].Weight)
+	assert.InDelta(t, 1.0, replicas[1].Weight, 0.1)
+}
+
+func TestEjectionShareBoundsWhoIsOut(t *testing.T) {
+	for share, want := range map[float64]string{0: "healthy", 0.5: "ejected", 1: "ejected"} {
+		p := newPair(t, gateway.WithEjection(1, time.Hour, time.Hour), gateway.WithEjectionShare(share), gateway.WithBalancing(gateway.RoundRobin()), gateway.WithoutBreaker())
+		p.fails[1].Store(true)
+		for range 4 {
+			handle(t, p, testnet.Get("/"), nil)
+		}
+		assert.Equal(t, want, p.Stats().Replicas[1].Health, "share %v", share)
+	}
+}
+
+// A service can do without the checks that all others have.
+func TestWithoutHealthChecksNobodyIsAsked(t *testing.T) {
+	checked, checks := make(chan string, 1000), gateway.WithHealthChecks(10*time.Millisecond, 1, 1)
+	srv := func(name string) *httptest.Server {
+		return httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			if strings.HasPrefix(r.UserAgent(), "gateway-health/") {
+				checked <- name
+			}
+		}))
+	}
+	a, b := srv("a"), srv("b")
+	defer a.Close()
+	defer b.Close()
+	gw, err := gateway.New(checks, gateway.WithService("a", a.URL), gateway.WithService("b", b.URL, gateway.WithoutHealthChecks()))
+	require.NoError(t, err)
+	for _, path := range []string{"/b/", "/a/"} {
+		assert.Equal(t, 200, handle(t, gw, testnet.Get(path), nil).status)
+	}
+	for range 5 {
+		assert.Equal(t, "a", <-checked)
+	}
+	require.NoError(t, gw.Shutdown(t.Context()))
+}
+
+// From the first request on, each address of a name is a replica of its own.
+func TestDNSRefreshMakesReplicasOfAddresses(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = fmt.Fprint(w, r.Host) }))
+	defer srv.Close()
+	address := srv.Listener.Addr().String()
+	_, port, _ := strings.Cut(address, ":")
+	up, err := gateway.NewUpstream("a", "http://localhost:"+port, gateway.WithDNSRefresh(time.Hour))
+	require.NoError(t, err)
+	assert.Equal(t, []string{"localhost:" + port}, replicasOf(up), "nothing is resolved yet")
+	for range 2 {
+		w := handle(t, up, testnet.Get("/"), nil)
+		assert.Equal(t, 200, w.status)
+		assert.Equal(t, "localhost:"+port, w.body.String())
+		testnet.Settle(t, "the name is resolved", func() bool { return strings.Contains(fmt.Sprint(replicasOf(up)), address) })
+	}
+	require.NoError(t, up.SetReplicas(gateway.Replica{URL: "http://localhost:" + port, Weight: 2}))
+	assert.Contains(t, fmt.Sprint(replicasOf(up)), address, "known addresses stay known")
+	require.NoError(t, up.Shutdown(t.Context()))
+}
