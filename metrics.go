@@ -235,7 +235,7 @@ type ReplicaStats struct {
 
 // ConnStats is what the connections to one replica do.
 type ConnStats struct {
-	Open            int64             `json:"open"` // dials under way included
+	Open            int64             `json:"open"`
 	Idle            int64             `json:"idle"`
 	InUse           int64             `json:"in_use"`
 	Waiting         int64             `json:"waiting"` // requests for a connection
@@ -512,7 +512,7 @@ func (p *probe) run(svc *service) (c check) {
 func (s *service) ask() check {
 	ctx, cancel := context.WithTimeout(context.Background(), s.policy.healthTime)
 	defer cancel()
-	e := s.up.set.Pick(0, nil, time.Now()).Value
+	e := s.up.set.All()[0].Value // a Pick would claim the trial of an ejected one
 	status, err := e.ask(ctx, s.probeRequest())
 	switch {
 	case ctx.Err() != nil:

@@ -403,7 +403,7 @@ func WithService(name, target string, opts ...ServiceOption) Option {
 
 // WithLogger has a line logged for each request (Info; Warn for statuses of
 // 500 and more and for aborted responses) and for what goes wrong in the
-// background (Error). Default: only panics are logged, to [slog.Default].
+// background. Default: only the latter is logged, to [slog.Default].
 func WithLogger(l *slog.Logger) SharedOption {
 	return sharedOption{"WithLogger", func(c *sharedConfig) {
 		if l == nil {

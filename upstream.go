@@ -1540,7 +1540,7 @@ func (a *attempt) judge() error {
 	if a.endpoint.client == nil { // which sees to it by itself
 		fields, bytes = forward.Normalize(a.head)
 	}
-	if a.endpoint.url != a.fetch.svc.target {
+	if target := a.fetch.svc.target; a.endpoint.url != target && target.Scheme != schemeUnix {
 		a.moveLinks()
 	}
 	switch {
