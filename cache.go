@@ -364,7 +364,7 @@ func (x *exchange) miss(c *Cache, key []byte) *Error {
 		return err
 	}
 	a := f.answer
-	received := time.Now()
+	received := a.start.Add(a.head1)
 	ex := rfc9111.Exchange{
 		Method: x.r.Method, Status: a.status, Request: x.r.Header, Sent: f.out.header, Response: a.head,
 		Injected: x.svc.policy.injects(), Framed: a.framed, RequestTime: a.start, ResponseTime: received,

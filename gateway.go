@@ -189,6 +189,7 @@ type exchange struct {
 	r     *http.Request
 	ctx   context.Context // r's, with the server span
 	start time.Time
+	ended time.Time // zero: not before it is recorded
 	span  telemetry.Server
 
 	rest    string // escaped path below the service
@@ -367,7 +368,7 @@ func (x *exchange) relay(f *fetch) (err *Error) {
 		if !ended { // a panic
 			err = fault(ReasonPanic, nil)
 		}
-		f.close(err)
+		x.ended = f.close(err)
 	}()
 	if a.status == http.StatusSwitchingProtocols {
 		err = x.tunnel(a)

@@ -102,7 +102,10 @@ type serviceStats struct {
 
 // record counts, measures, traces and logs an exchange that has ended.
 func (x *exchange) record(aborted bool) {
-	took := time.Since(x.start)
+	took := x.ended.Sub(x.start)
+	if x.ended.IsZero() || x.err != nil { // an error is answered after the fetch has ended
+		took = time.Since(x.start)
+	}
 	s := x.stats()
 	s.inFlight.Add(-1)
 	s.latency.Record(took)

@@ -572,6 +572,7 @@ type fetch struct {
 	spans    *telemetry.Service
 	lease    balance.Lease
 	place    bool            // of the service's limit
+	now      time.Time       // about now, until the first attempt; zero: something was waited for
 	slow     bool            // the client was, not the upstream
 	hedged   bool            // several attempts may be under way
 	shared   bool            // others hold on to it, beyond its end
@@ -644,6 +645,7 @@ func (x *exchange) newFetch(detached bool) *fetch {
 	if p.hedgeDelay > 0 {
 		extra++
 	}
+	f.now = x.start
 	f.purse = retry.NewPurse(1+extra, x.svc.up.budget)
 	f.tried = f.triedBuf[:0]
 	f.spans = x.svc.spans(x.whole)
@@ -748,6 +750,7 @@ func (f *fetch) enter(limit *work.Limit) *Error {
 // the fetch's time, with its client and with a cut. done ends it, and says what
 // has ended it.
 func (f *fetch) waiting() (ctx context.Context, done func() *Error, err *Error) {
+	f.now = time.Time{}
 	ctx, cancel := context.WithCancel(f.x.ctx)
 	stop := cancel
 	if !f.deadline.IsZero() {
@@ -983,7 +986,7 @@ func (f *fetch) newAttempt() (*attempt, *Error) {
 		a = new(attempt)
 		header = maps.Clone(header) // the former attempt may still be writing it
 	}
-	a.fetch, a.start, a.header, a.length = f, time.Now(), header, -1
+	a.fetch, a.start, a.header, a.length = f, f.clock(), header, -1
 	a.wire = &a.own
 	var hash uint64
 	if f.svc.hash != nil {
@@ -1010,11 +1013,24 @@ func (f *fetch) newAttempt() (*attempt, *Error) {
 	return a, nil
 }
 
+// clock returns the time. The exchange's own is good enough for the first
+// attempt, unless it has waited.
+func (f *fetch) clock() time.Time {
+	now := f.now
+	f.now = time.Time{}
+	if now.IsZero() {
+		now = time.Now()
+	}
+	return now
+}
+
 // run sends the attempt, and waits for an answer that can be used. Its error
 // leaves nothing open.
 func (a *attempt) run() *Error {
 	err := a.endpoint.send(a)
-	a.head1 = time.Since(a.start)
+	if a.head1 == 0 {
+		a.head1 = time.Since(a.start)
+	}
 	if err == nil {
 		err = a.judge()
 	}
@@ -1337,16 +1353,18 @@ func (s shown) Close() error {
 	return nil
 }
 
-// close ends the fetch and its last attempt. err is nil if the answer's body
-// came to its end.
-func (f *fetch) close(err *Error) {
+// close ends the fetch and its last attempt, and says when that was. err is nil
+// if the answer's body came to its end.
+func (f *fetch) close(err *Error) (now time.Time) {
 	status := 0
+	now = time.Now()
 	if f.answer != nil {
 		status = f.answer.status
-		f.answer.end(err)
+		f.answer.endAt(now, err)
 	}
-	f.lease.Done(f.outcome(err, status), time.Now())
+	f.lease.Done(f.outcome(err, status), now)
 	f.leave()
+	return now
 }
 
 // outcome says what a fetch, or an attempt, tells about the service (4xx and what
@@ -1442,13 +1460,14 @@ func (e *endpoint) exchange(a *attempt) error {
 	if a.upload != nil {
 		x.Body = a.upload
 	}
-	x.Head, x.Response, x.Idle, x.End = f.headDue(a.start), p.responseHeaderTimeout, p.bodyIdleTimeout, f.end
+	x.Start, x.Head, x.Response, x.Idle, x.End = a.start, f.headDue(a.start), p.responseHeaderTimeout, p.bodyIdleTimeout, f.end
 	x.Observer = a
 	if err := e.client.Do(x); err != nil {
 		broken, ok := errors.AsType[*h1.BrokenError](err)
 		a.unsent = ok && broken.Unsent || isError[*h1.DialError](err)
 		return err
 	}
+	a.head1 = x.Answered.Sub(a.start)
 	a.status, a.head, a.length, a.framed, a.trailer = x.Status, x.Header, x.ContentLength, x.Framed, &x.Trailers
 	a.span.Head(x.Status, protocol(x.Minor), "")
 	return nil
@@ -1644,7 +1663,9 @@ func (a *attempt) discard() {
 
 // end closes what the attempt holds and ends its span. err is why it failed,
 // if it did.
-func (a *attempt) end(err *Error) {
+func (a *attempt) end(err *Error) { a.endAt(time.Now(), err) }
+
+func (a *attempt) endAt(now time.Time, err *Error) {
 	if a.ended {
 		return
 	}
@@ -1660,7 +1681,6 @@ func (a *attempt) end(err *Error) {
 	if a.upload != nil {
 		_ = a.upload.Close()
 	}
-	now := time.Now()
 	errorType := ""
 	outcome, took := a.fetch.outcome(err, a.status), a.head1
 	switch {

@@ -102,6 +102,7 @@ func (x *Exchange) More() error {
 		x.due, x.why = x.End, EndTimeout
 	}
 	x.mu.Unlock()
+	x.waited = true
 	err := x.fill()
 	if broken, ok := errors.AsType[*BrokenError](err); ok && errors.Is(broken.Err, io.EOF) {
 		if x.mode == modeClose {

@@ -27,6 +27,7 @@ type Exchange struct {
 	Uploads    *sync.WaitGroup // counts what still reads Body
 
 	// The times. Zero: none.
+	Start    time.Time     // about now, where the caller has just looked at the clock
 	Head     time.Time     // when the response's header has to be there
 	Response time.Duration // from the end of the request to the response's header
 	Idle     time.Duration // between two pieces of content, both ways
@@ -36,6 +37,7 @@ type Exchange struct {
 
 	// The response, once Do has returned nil.
 	Status        int
+	Answered      time.Time   // when the header was there
 	Header        http.Header // made by Do, unless it is there and empty
 	ContentLength int64       // negative: unknown
 	Framed        bool        // the end of the content is proven by its framing
@@ -48,6 +50,7 @@ type Exchange struct {
 	remaining int64 // of a content of known length
 	chunks    chunked
 	rest      *buffer // what the last piece lies in, once the connection is gone; nil: nothing
+	waited    bool    // for content: the header came a while ago
 	seen      look
 	reusable  bool
 	tainted   bool
@@ -168,7 +171,11 @@ func (x *Exchange) send(m *message) (look, error) {
 	c := x.conn
 	fresh := c.uses == 0
 	c.uses++
-	if err := x.arm(time.Now()); err != nil {
+	now := x.Start
+	if now.IsZero() {
+		now = time.Now()
+	}
+	if err := x.arm(now); err != nil {
 		return lookAlive, err
 	}
 	size, streams := len(m.bytes), !x.upload.done
@@ -322,6 +329,7 @@ func (x *Exchange) settle(h *head) error {
 	x.due = time.Time{}
 	x.mu.Unlock()
 	x.wanted()
+	x.Answered = time.Now()
 	x.Status, x.Minor, x.Framed = h.status, h.minor, true
 	x.ContentLength, x.reusable = h.length, x.client.reuse && !h.close
 	switch {
@@ -371,7 +379,11 @@ func (x *Exchange) finish(piece []byte) {
 			_ = c.SetWriteDeadline(time.Time{})
 		}
 		c.surplus = x.onSurplus
-		x.client.pool.put(c)
+		now := x.Answered
+		if x.waited {
+			now = time.Now()
+		}
+		x.client.pool.put(c, now)
 	}
 }
 

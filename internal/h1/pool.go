@@ -119,9 +119,9 @@ func (p *pool) replace(ctx context.Context, c *conn, why Discard) (*conn, error)
 	return p.fill(ctx)
 }
 
-// put takes a connection back that can be used again.
-func (p *pool) put(c *conn) {
-	c.used = time.Now()
+// put takes a connection back that can be used again, and was until now.
+func (p *pool) put(c *conn, now time.Time) {
+	c.used = now
 	c.uses = max(c.uses, 1) // from now on it may die unseen
 	switch {
 	case p.NoReuse:

@@ -13,11 +13,11 @@ func TestReuseAllocatesNothing(t *testing.T) {
 		return
 	}
 	p, e := testPool(t, PoolConfig{Max: 2, IdleTimeout: time.Minute, MaxAge: time.Hour})
-	p.put(mustGet(t, p))
-	assert.Zero(t, testing.AllocsPerRun(100, func() { p.put(p.tryGet()) }))
+	p.put(mustGet(t, p), time.Now())
+	assert.Zero(t, testing.AllocsPerRun(100, func() { p.put(p.tryGet(), time.Now()) }))
 	assert.Zero(t, testing.AllocsPerRun(100, func() {
 		c, _ := p.get(context.Background())
-		p.put(c)
+		p.put(c, time.Now())
 	}), "no wait")
 	endPool(t, p, e)
 }
@@ -26,10 +26,10 @@ func BenchmarkReuse(b *testing.B) {
 	config := PoolConfig{Max: 64, IdleTimeout: time.Minute, MaxAge: time.Hour}
 	b.Run("callers=1", func(b *testing.B) {
 		p, e := testPool(b, config)
-		p.put(mustGet(b, p))
+		p.put(mustGet(b, p), time.Now())
 		b.ReportAllocs()
 		for b.Loop() {
-			p.put(p.tryGet())
+			p.put(p.tryGet(), time.Now())
 		}
 		endPool(b, p, e)
 	})
@@ -43,7 +43,7 @@ func BenchmarkReuse(b *testing.B) {
 				if c == nil {
 					c, _ = p.get(context.Background())
 				}
-				p.put(c)
+				p.put(c, time.Now())
 			}
 		})
 		endPool(b, p, e)
@@ -57,7 +57,7 @@ func BenchmarkReuse(b *testing.B) {
 		b.RunParallel(func(pb *testing.PB) {
 			for pb.Next() {
 				c, _ := p.get(context.Background())
-				p.put(c)
+				p.put(c, time.Now())
 			}
 		})
 		endPool(b, p, e)

@@ -88,7 +88,7 @@ func useOnce(t *testing.T, p *pool, r *rand.Rand) {
 		p.drop(c, DiscardError)
 		return
 	}
-	p.put(c)
+	p.put(c, time.Now())
 	time.Sleep(time.Duration(r.IntN(10)) * time.Millisecond)
 }
 
@@ -115,7 +115,7 @@ func TestPoolUnderConcurrentUse(t *testing.T) {
 						p.drop(c, DiscardError)
 						continue
 					}
-					p.put(c)
+					p.put(c, time.Now())
 					p.stats()
 				}
 			})

@@ -172,13 +172,13 @@ func TestSixthCallerWaits(t *testing.T) {
 				c := mustGet(t, p)
 				got <- i
 				time.Sleep(time.Second)
-				p.put(c)
+				p.put(c, time.Now())
 			}()
 			synctest.Wait()
 		}
 		require.EqualValues(t, 3, p.stats().Waiting)
 		time.Sleep(time.Second)
-		p.put(taken[0])
+		p.put(taken[0], time.Now())
 		require.Nil(t, p.tryGet(), "it is the waiter's")
 		for i := range 3 {
 			require.Equal(t, i, <-got)
@@ -190,7 +190,7 @@ func TestSixthCallerWaits(t *testing.T) {
 		assert.Equal(t, (1+1+2+3)*time.Second, s.WaitTime)
 		assert.Zero(t, s.AcquireTimeouts)
 		for _, c := range taken[1:] {
-			p.put(c)
+			p.put(c, time.Now())
 		}
 		time.Sleep(time.Second)
 		synctest.Wait() // for the last waiter
@@ -220,7 +220,7 @@ func TestWaitersAreServedInOrder(t *testing.T) {
 			}()
 			synctest.Wait()
 		}
-		give := []func(*conn){p.put, func(c *conn) { p.drop(c, DiscardError) }}
+		give := []func(*conn){func(c *conn) { p.put(c, time.Now()) }, func(c *conn) { p.drop(c, DiscardError) }}
 		cancels[0]() // the first in the queue
 		cancels[3]() // one from within
 		synctest.Wait()
@@ -231,7 +231,7 @@ func TestWaitersAreServedInOrder(t *testing.T) {
 			require.Equal(t, want, next.i)
 			c = next.c
 		}
-		p.put(c)
+		p.put(c, time.Now())
 		for _, cancel := range cancels {
 			cancel()
 		}
@@ -251,13 +251,13 @@ func TestSlotOfALeavingWaiterIsNotLost(t *testing.T) {
 			var waiters sync.WaitGroup
 			waiters.Go(func() {
 				if c, err := p.get(ctx); err == nil {
-					p.put(c)
+					p.put(c, time.Now())
 				}
 			})
-			waiters.Go(func() { p.put(mustGet(t, p)) })
+			waiters.Go(func() { p.put(mustGet(t, p), time.Now()) })
 			synctest.Wait()
 			go cancel()
-			p.put(c)
+			p.put(c, time.Now())
 			waiters.Wait()
 		}
 	})
@@ -292,7 +292,7 @@ func TestWaitsEnd(t *testing.T) {
 				p, e := testPool(t, PoolConfig{Max: 1, AcquireTimeout: tt.acquire})
 				defer endPool(t, p, e)
 				c := mustGet(t, p)
-				defer p.put(c)
+				defer p.put(c, time.Now())
 				if tt.closes > 0 {
 					time.AfterFunc(tt.closes, p.Close)
 				}
@@ -317,9 +317,9 @@ func TestLastUsedIsNext(t *testing.T) {
 	require.Nil(t, p.tryGet(), "there is none yet")
 	a, b, c := mustGet(t, p), mustGet(t, p), mustGet(t, p)
 	require.Zero(t, a.uses)
-	p.put(b)
-	p.put(c)
-	p.put(a)
+	p.put(b, time.Now())
+	p.put(c, time.Now())
+	p.put(a, time.Now())
 	require.Same(t, a, p.tryGet())
 	require.NotZero(t, a.uses, "it may have died unseen")
 	require.Same(t, c, mustGet(t, p))
@@ -327,7 +327,7 @@ func TestLastUsedIsNext(t *testing.T) {
 	require.Nil(t, p.tryGet())
 	p.drop(a, DiscardNotReusable)
 	p.drop(b, DiscardNotReusable)
-	p.put(c)
+	p.put(c, time.Now())
 	assert.EqualValues(t, 3, p.stats().Reuses)
 }
 
@@ -338,7 +338,7 @@ func TestReplaceKeepsItsPlace(t *testing.T) {
 		p, e := testPool(t, PoolConfig{Max: 2})
 		defer endPool(t, p, e)
 		a, b := mustGet(t, p), mustGet(t, p)
-		p.put(b)
+		p.put(b, time.Now())
 		b = p.tryGet()
 		var got *conn
 		go func() { got = mustGet(t, p) }()
@@ -352,10 +352,10 @@ func TestReplaceKeepsItsPlace(t *testing.T) {
 		_, err = p.replace(t.Context(), c, DiscardClosed)
 		require.ErrorIs(t, err, io.ErrClosedPipe)
 		e.set(nil)
-		p.put(b)
+		p.put(b, time.Now())
 		synctest.Wait()
 		require.NotNil(t, got)
-		p.put(got)
+		p.put(got, time.Now())
 		assert.Equal(t, map[Discard]uint64{DiscardSurplus: 1, DiscardClosed: 1}, p.stats().Discards)
 	})
 }
@@ -425,7 +425,7 @@ func TestNoneIsMadeBeforeAnotherIsClosed(t *testing.T) {
 		fakeOf(c).lingers = time.Second
 		c, err := p.replace(t.Context(), c, DiscardClosed)
 		require.NoError(t, err)
-		p.put(c)
+		p.put(c, time.Now())
 	})
 }
 
@@ -434,14 +434,14 @@ func TestNoReuse(t *testing.T) {
 	p, e := testPool(t, PoolConfig{Max: 2, NoReuse: true})
 	defer endPool(t, p, e)
 	for range 3 {
-		p.put(mustGet(t, p))
+		p.put(mustGet(t, p), time.Now())
 		require.Nil(t, p.tryGet())
 	}
 	c := mustGet(t, p)
 	fakeOf(c).seen.Store(int32(lookSurplus))
 	told := false
 	c.surplus = func() { told = true }
-	p.put(c)
+	p.put(c, time.Now())
 	require.True(t, told, "the last response was not what it seemed")
 	require.Equal(t, map[Discard]uint64{DiscardNotReusable: 3, DiscardSurplus: 1}, p.stats().Discards)
 }
@@ -465,8 +465,8 @@ func TestClosedPool(t *testing.T) {
 		var dialled *conn
 		go func() { dialled = mustGet(t, p) }()
 		synctest.Wait()
-		p.put(idle)
-		p.put(odd)
+		p.put(idle, time.Now())
+		p.put(odd, time.Now())
 		told := 0
 		odd.surplus = func() { told++ }
 		fakeOf(odd).seen.Store(int32(lookSurplus))
@@ -482,8 +482,8 @@ func TestClosedPool(t *testing.T) {
 		time.Sleep(time.Second)
 		synctest.Wait()
 		require.NotNil(t, dialled, "what was begun is not dropped")
-		p.put(busy)
-		p.put(dialled)
+		p.put(busy, time.Now())
+		p.put(dialled, time.Now())
 		assert.Equal(t, map[Discard]uint64{DiscardShutdown: 3, DiscardSurplus: 1}, p.stats().Discards)
 		endPool(t, p, e)
 	})

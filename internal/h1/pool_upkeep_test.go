@@ -21,13 +21,13 @@ func TestIdleConnectionsAreClosedInTime(t *testing.T) {
 				p, e := testPool(t, PoolConfig{Max: 4, IdleTimeout: idle})
 				defer endPool(t, p, e)
 				a, b := mustGet(t, p), mustGet(t, p)
-				p.put(a)
+				p.put(a, time.Now())
 				time.Sleep(idle / 3)
-				p.put(b)
+				p.put(b, time.Now())
 				time.Sleep(idle - idle/3)
 				require.True(t, fakeOf(a).closed.Load(), "not a moment later")
 				require.Same(t, b, p.tryGet(), "not before its own time")
-				p.put(b)
+				p.put(b, time.Now())
 				time.Sleep(idle - 2*p.every)
 				require.False(t, fakeOf(b).closed.Load(), "idle counts from the last use")
 				time.Sleep(2 * p.every)
@@ -54,11 +54,11 @@ func TestOldConnectionsAreNotGivenOut(t *testing.T) {
 			busy = append(busy, mustGet(t, p))
 		}
 		for _, c := range busy[1:] {
-			p.put(c)
+			p.put(c, time.Now())
 		}
 		for begin, ends := time.Now(), map[time.Duration]bool{}; ; time.Sleep(100 * time.Millisecond) {
 			old := time.Since(begin)
-			p.put(busy[0])
+			p.put(busy[0], time.Now())
 			c := p.tryGet()
 			if c == nil {
 				require.Greater(t, len(ends), 3, "they end one by one")
@@ -87,7 +87,7 @@ func TestIdleConnectionsAreLookedAt(t *testing.T) {
 			all = append(all, c)
 		}
 		for _, c := range all {
-			p.put(c)
+			p.put(c, time.Now())
 		}
 		fakeOf(all[0]).seen.Store(int32(lookClosed))
 		fakeOf(all[2]).seen.Store(int32(lookSurplus))
@@ -99,8 +99,8 @@ func TestIdleConnectionsAreLookedAt(t *testing.T) {
 		assert.Equal(t, map[Discard]uint64{DiscardClosed: 1, DiscardSurplus: 2}, p.stats().Discards)
 		require.Same(t, all[4], p.tryGet())
 		require.Same(t, all[1], p.tryGet(), "their order has not changed")
-		p.put(all[1])
-		p.put(all[4])
+		p.put(all[1], time.Now())
+		p.put(all[4], time.Now())
 		time.Sleep(10*time.Second + time.Millisecond)
 		assert.EqualValues(t, 11, fakeOf(all[1]).looks.Load(), "once a second")
 	})
@@ -115,17 +115,17 @@ func TestSlowLooksHoldNobodyUp(t *testing.T) {
 		a, b := mustGet(t, p), mustGet(t, p)
 		fakeOf(a).slow.Store(int64(100 * time.Millisecond))
 		fakeOf(b).slow.Store(int64(100 * time.Millisecond))
-		p.put(a)
-		p.put(b)
+		p.put(a, time.Now())
+		p.put(b, time.Now())
 		time.Sleep(time.Second + 50*time.Millisecond) // a is being looked at
 		require.Same(t, b, p.tryGet())
 		begin := time.Now()
 		require.Same(t, a, mustGet(t, p))
 		require.Equal(t, 50*time.Millisecond, time.Since(begin))
-		p.put(b)
-		p.put(a)
+		p.put(b, time.Now())
+		p.put(a, time.Now())
 		require.Same(t, a, p.tryGet())
-		p.put(a)
+		p.put(a, time.Now())
 	})
 }
 
@@ -139,7 +139,7 @@ func TestSweepsDoNotPileUp(t *testing.T) {
 			fakeOf(all[len(all)-1]).slow.Store(int64(time.Second))
 		}
 		for _, c := range all {
-			p.put(c)
+			p.put(c, time.Now())
 		}
 		for range 100 {
 			time.Sleep(500 * time.Millisecond)
@@ -158,8 +158,8 @@ func TestCloseWaitsForASweep(t *testing.T) {
 		p, e := testPool(t, PoolConfig{Max: 2})
 		a, b := mustGet(t, p), mustGet(t, p)
 		fakeOf(a).slow.Store(int64(time.Second))
-		p.put(a)
-		p.put(b)
+		p.put(a, time.Now())
+		p.put(b, time.Now())
 		time.Sleep(time.Second + 100*time.Millisecond)
 		begin := time.Now()
 		p.Close()
@@ -182,7 +182,7 @@ func TestPanicOfACallbackEndsNoUpkeep(t *testing.T) {
 		for _, c := range []*conn{a, b} {
 			c.surplus = func() { panic("callback") }
 			fakeOf(c).seen.Store(int32(lookSurplus))
-			p.put(c)
+			p.put(c, time.Now())
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
@@ -211,7 +211,7 @@ func TestWarmConnections(t *testing.T) {
 		require.Equal(t, [3]int64{3, 2, 1}, [3]int64{s.Open, s.Idle, s.InUse})
 		warm := p.tryGet()
 		require.NotZero(t, warm.uses, "a connection that lay idle may have died")
-		p.put(warm)
+		p.put(warm, time.Now())
 
 		p.drop(c, DiscardError) // refilled
 		fakeOf(warm).seen.Store(int32(lookClosed))
@@ -247,7 +247,7 @@ func TestWarmWithoutARequest(t *testing.T) {
 		p.warm()
 		synctest.Wait()
 		require.EqualValues(t, 2, p.stats().Idle)
-		p.put(p.tryGet()) // warm ones too are given out once
+		p.put(p.tryGet(), time.Now()) // warm ones too are given out once
 		require.EqualValues(t, 1, p.stats().Idle)
 		time.Sleep(time.Second)
 		synctest.Wait()
@@ -307,7 +307,7 @@ func TestWarmingBacksOff(t *testing.T) {
 		require.InDelta(t, 25, dials, 8)
 
 		e.set(nil)
-		p.put(mustGet(t, p)) // shows that it is back
+		p.put(mustGet(t, p), time.Now()) // shows that it is back
 		time.Sleep(time.Second)
 		synctest.Wait()
 		require.EqualValues(t, 3, p.stats().Open)
@@ -327,9 +327,9 @@ func TestWarmDialWithoutAnAnswer(t *testing.T) {
 		p.drop(warm, DiscardError)
 		time.Sleep(time.Second)
 		synctest.Wait()
-		p.put(c)
+		p.put(c, time.Now())
 		require.Same(t, c, p.tryGet())
-		p.put(c)
+		p.put(c, time.Now())
 		time.Sleep(4 * time.Second)
 		require.True(t, fakeOf(c).closed.Load())
 		begin := time.Now()
@@ -354,10 +354,10 @@ func TestPoolWithoutTasks(t *testing.T) {
 				p.Go = run
 				p.warm()
 				c := mustGet(t, p)
-				p.put(c)
+				p.put(c, time.Now())
 				time.Sleep(time.Minute)
 				require.Same(t, c, p.tryGet())
-				p.put(c)
+				p.put(c, time.Now())
 				endPool(t, p, e)
 			})
 		})
