@@ -1,0 +1,62 @@
+package packed
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+)
+
+var whole = http.Header{
+	"Content-Type":  {"text/plain"},
+	"Cache-Control": {"max-age=60", "public"},
+	"X-Empty":       {""},
+	"Vary":          {"Accept"},
+}
+
+func TestPackKeepsEveryLine(t *testing.T) {
+	for _, h := range []http.Header{nil, {}, {"A": {"1"}}, whole, {"X": {strings.Repeat("a", 100_000)}}} {
+		p := Pack(h, nil)
+		got := p.Header()
+		assert.Len(t, got, len(h))
+		for name, values := range h {
+			assert.Equal(t, values, got[name])
+			assert.Equal(t, values, p.Values(name, nil))
+			assert.Equal(t, values[0], p.Get(name))
+		}
+	}
+}
+
+func TestPackLeavesOut(t *testing.T) {
+	p := Pack(whole, func(name string) bool { return strings.HasPrefix(name, "C") })
+	assert.Equal(t, http.Header{"X-Empty": {""}, "Vary": {"Accept"}}, p.Header())
+	assert.Equal(t, 2, p.Len())
+	assert.Empty(t, p.Get("Cache-Control"))
+	assert.Nil(t, p.Values("Cache-Control", nil))
+}
+
+func TestSizeCountsTextAndLines(t *testing.T) {
+	p := Pack(http.Header{"Ab": {"c", "de"}}, nil)
+	assert.EqualValues(t, len("Ab")+len("cde")+2*16, p.Size())
+	assert.Zero(t, new(Header).Size())
+}
+
+// What is unpacked belongs to whoever unpacked it.
+func TestWhatIsUnpackedCanBeWrittenTo(t *testing.T) {
+	p := Pack(whole, nil)
+	h := p.Header()
+	h["Cache-Control"][0] = "no-store"
+	h["Cache-Control"] = append(h["Cache-Control"], "more")
+	_ = append(h["Content-Type"], "more")
+	assert.Equal(t, whole, p.Header())
+	assert.Equal(t, []string{"Accept"}, h["Vary"])
+}
+
+func TestEachAllocatesNothing(t *testing.T) {
+	p := Pack(whole, nil)
+	buf, n := make([]string, 0, p.Len()), 0
+	count := func(_ string, values []string) { n += len(values) }
+	assert.Zero(t, testing.AllocsPerRun(100, func() { p.Each(buf, count) }))
+	assert.Equal(t, 101*p.Len(), n)
+}
