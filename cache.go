@@ -358,7 +358,7 @@ func (x *exchange) writeBody(body [][]byte, length int64) *Error {
 
 // miss fetches the answer, and stores it while it streams.
 func (x *exchange) miss(c *Cache, key []byte) *Error {
-	epoch := c.store.Epoch(key)
+	since := c.store.Begin(key)
 	f := x.newFetch(true)
 	if err := f.run(); err != nil {
 		return err
@@ -378,7 +378,7 @@ func (x *exchange) miss(c *Cache, key []byte) *Error {
 	case len(*a.trailer) > 0:
 		x.cache.detail = "trailer"
 	case c.fills.Enter():
-		return x.fill(&fill{cache: c, fetch: f, key: bytes.Clone(key), epoch: epoch, entry: newEntry(&ex)})
+		return x.fill(&fill{cache: c, fetch: f, key: bytes.Clone(key), since: since, entry: newEntry(&ex)})
 	}
 	if a.length < 0 || a.length > inlineBody { // nobody else waits for it
 		a.wire.Follow(x.r.Context())
@@ -393,7 +393,7 @@ type fill struct {
 	cache *Cache
 	fetch *fetch
 	key   []byte
-	epoch uint64
+	since store.Since
 	entry *entry
 }
 
@@ -614,9 +614,9 @@ func (fl *fill) commit(head http.Header, body [][]byte) {
 	if fl.cache.closed.Load() {
 		return
 	}
-	fl.cache.store.UpdateSince(fl.epoch, fl.key, func(old *resource, _ bool) (*resource, int64, bool) {
+	fl.cache.store.UpdateSince(fl.since, fl.key, func(old *resource, _ bool) (store.Item[*resource], bool) {
 		r := old.with(e)
-		return r, r.size(), true
+		return store.Item[*resource]{Value: r, Size: r.size()}, true
 	})
 }
 

@@ -1,5 +1,5 @@
-// Package store keeps values by key within a budget of bytes and drops the
-// least recently used first. It knows nothing of what it keeps.
+// Package store keeps values by key within a budget of bytes. What has expired
+// goes first, then the least recently used. It knows nothing of what it keeps.
 //
 // The budget counts keys, values, bookkeeping, and what is reserved for values
 // still on their way. Recency is per shard: an entry that has to go is the
@@ -8,13 +8,12 @@ package store
 
 import (
 	"hash/maphash"
+	"math"
 	"math/bits"
 	"reflect"
 	"runtime"
-	"sync"
 	"sync/atomic"
-
-	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"time"
 )
 
 const (
@@ -22,10 +21,11 @@ const (
 	// stripes is how many epochs the keys of a store share.
 	stripes = 4096
 
-	// Beside its item, an entry costs a list element (three pointers, hash,
-	// time, bucket: 64 bytes), its slot in the map (17 bytes, at worst under
-	// half of them in use), and what the allocator rounds up.
-	overhead = 64 + 40 + 24
+	// Beside its slot, an entry costs a list element (three pointers, hash,
+	// slot, time, bucket: 72 bytes in a block of 80), its place in the map (17
+	// bytes, at worst under half of them in use), and what the allocator
+	// rounds up.
+	overhead = 80 + 40 + 24
 )
 
 // Store is a cache of V. Use New. It is safe for concurrent use.
@@ -33,39 +33,49 @@ type Store[V any] struct {
 	seed     maphash.Seed
 	shards   []shard[V] // a power of two
 	maxBytes int64
+	limit    int64 // maxBytes without what the doorkeeper takes
 	perEntry int64
 
 	bytes    atomic.Int64 // of entries
 	reserved atomic.Int64
+	budget   atomic.Int64 // limit, or less while memory is scarce
 	rejected atomic.Uint64
 	turn     atomic.Uint64 // the shard that the next Reserve begins with
+	swept    atomic.Int64  // the second in which all shards were rid of what had expired
+
+	scopes   scopes
+	door     doorkeeper
+	purges   purges[V]
+	pressure pressure
 }
 
-type shard[V any] struct {
-	mu      sync.Mutex
-	lru     *simplelru.LRU[uint64, item[V]] // by hash
-	bytes   int64
-	epochs  []uint64 // a power of two; each for the keys of one stripe
-	evicted uint64
-
-	_ [64]byte // keeps the next shard's mutex off this cache line
-}
-
-// An item holds its whole key: two keys may have one hash.
-type item[V any] struct {
-	key   string
-	value V
-	size  int64 // all that it costs
+// Item is a value with what the store has to know of it.
+type Item[V any] struct {
+	Value   V
+	Size    int64 // without key and bookkeeping
+	Scope   Scope // whose share it uses up; 0: nobody's
+	Expires int64 // the Unix second from which on it is of no use; 0: never
 }
 
 // Stats is what a store holds at about one instant, and what it did so far.
 type Stats struct {
-	Entries   int
-	Bytes     int64 // keys, values and bookkeeping of all entries
-	Reserved  int64
-	MaxBytes  int64
-	Evictions uint64 // entries dropped to make room
-	Rejected  uint64 // values and reservations that there was no room for
+	Entries     int
+	Bytes       int64 // keys, values and bookkeeping of all entries
+	Reserved    int64
+	MaxBytes    int64
+	Budget      int64  // what Bytes and Reserved may use of MaxBytes now
+	Evictions   uint64 // entries dropped to make room
+	Evicted     Evicted
+	Rejected    uint64 // values and reservations that there was no room for
+	NotAdmitted uint64 // keys that Admit refused
+}
+
+// Evicted tells apart why entries were dropped to make room.
+type Evicted struct {
+	Size    uint64 // the store was full
+	Expired uint64 // they were of no use any more
+	Share   uint64 // their scope was above its share
+	Memory  uint64 // the process came near its memory limit
 }
 
 // New returns an empty store that holds at most maxBytes, and nothing if that
@@ -87,79 +97,92 @@ func newStore[V any](maxBytes int64, shards int) *Store[V] {
 		seed:     maphash.MakeSeed(),
 		shards:   make([]shard[V], shards),
 		maxBytes: max(maxBytes, 0),
-		perEntry: overhead + int64(reflect.TypeFor[item[V]]().Size()),
+		perEntry: overhead + int64(reflect.TypeFor[slot[V]]().Size()),
+		door:     newDoorkeeper(maxBytes),
+		pressure: pressure{read: readMemory()},
 	}
+	s.limit = s.maxBytes - s.door.bytes()
+	s.budget.Store(s.limit)
 	for i := range s.shards {
-		s.shards[i].lru = newLRU[V]()
-		s.shards[i].epochs = make([]uint64, stripes/shards)
+		sh := &s.shards[i]
+		sh.entries = newEntries[V]()
+		sh.epochs = make([]uint64, stripes/shards)
 	}
 	return s
 }
 
-// newLRU bounds entries by nothing: bytes do.
-func newLRU[V any]() *simplelru.LRU[uint64, item[V]] {
-	const noLimit = int(^uint(0) >> 1)
-	l, _ := simplelru.NewLRU[uint64, item[V]](noLimit, nil) // fails for sizes below one only
-	return l
-}
-
-// Get returns the value of key and makes it the most recently used.
+// Get returns the value of key and makes it one of the most recently used.
 func (s *Store[V]) Get(key []byte) (v V, ok bool) {
 	hash, sh := s.shard(key)
 	sh.mu.Lock()
-	it, ok := sh.lru.Get(hash)
-	sh.mu.Unlock()
-	if !ok || it.key != string(key) {
+	id, ok := sh.lru.Peek(hash)
+	if !ok {
+		sh.mu.Unlock()
 		return v, false
 	}
-	return it.value, true
+	sh.touch(hash, id)
+	e := sh.at(id)
+	held, v := e.key, e.value
+	sh.mu.Unlock()
+	if held != string(key) {
+		var none V
+		return none, false
+	}
+	return v, true
+}
+
+// Since is the instant at which somebody began to fetch the value of a key.
+type Since struct{ epoch, purge uint64 }
+
+// Begin returns the present instant for UpdateSince. A few other keys share
+// what it remembers of key; that an entry is evicted changes nothing of it.
+func (s *Store[V]) Begin(key []byte) Since {
+	purge := s.purges.last.Load()
+	hash, sh := s.shard(key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return Since{epoch: *sh.epoch(hash), purge: purge}
 }
 
 // Update replaces the value of key by what f makes of it, atomically, and
 // reports whether that was stored. f gets the old value and whether there is
-// one; it returns the new value, its size without key and bookkeeping, and
-// whether to keep it. If not, or if there is no room for it beside what is
-// reserved, the key has no value afterwards.
+// one; it returns the new one and whether to keep it. If not, or if there is no
+// room for it beside what is reserved, the key has no value afterwards.
 //
 // f runs under a lock: it is quick and does not call the store. Whoever reserved
 // bytes for the value releases them first, or they count twice.
-func (s *Store[V]) Update(key []byte, f func(old V, ok bool) (v V, size int64, keep bool)) (stored bool) {
+func (s *Store[V]) Update(key []byte, f func(old V, ok bool) (item Item[V], keep bool)) (stored bool) {
 	return s.update(key, nil, f)
 }
 
-// UpdateSince is Update, unless key was deleted since Epoch returned epoch:
-// then f is not called and nothing changes.
-func (s *Store[V]) UpdateSince(epoch uint64, key []byte, f func(old V, ok bool) (v V, size int64, keep bool)) (stored bool) {
-	return s.update(key, &epoch, f)
+// UpdateSince is Update, unless key was deleted since then, or a purge since
+// then matches the new value: then nothing changes.
+func (s *Store[V]) UpdateSince(since Since, key []byte, f func(old V, ok bool) (item Item[V], keep bool)) (stored bool) {
+	return s.update(key, &since, f)
 }
 
-// Epoch returns a number that changes whenever key is deleted, had it a value or
-// not. A few other keys share it; that an entry is evicted does not change it.
-func (s *Store[V]) Epoch(key []byte) uint64 {
-	hash, sh := s.shard(key)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	return *sh.epoch(hash)
-}
-
-// Delete removes key, changes its epoch, and returns the value it had.
+// Delete removes key and returns the value it had. UpdateSince stores nothing
+// for key that was begun before.
 func (s *Store[V]) Delete(key []byte) (v V, ok bool) {
 	hash, sh := s.shard(key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	*sh.epoch(hash)++
-	it, ok := sh.peek(hash, key)
+	id, ok := sh.find(hash, key)
 	if ok {
-		s.remove(sh, hash, it)
+		v = sh.at(id).value
+		s.remove(sh, hash, id)
+		sh.tidy()
 	}
-	return it.value, ok
+	return v, ok
 }
 
 // Invalidate is Delete for those who do not want the value: what is being
 // fetched for key since before must not be stored, whether or not it has one.
 func (s *Store[V]) Invalidate(key []byte) { s.Delete(key) }
 
-// Clear removes everything and changes every epoch. What is reserved stays so.
+// Clear removes everything. UpdateSince stores nothing that was begun before.
+// What is reserved stays so.
 func (s *Store[V]) Clear() {
 	for i := range s.shards {
 		s.clear(&s.shards[i])
@@ -169,18 +192,24 @@ func (s *Store[V]) Clear() {
 // Stats returns the counts of all shards.
 func (s *Store[V]) Stats() Stats {
 	st := Stats{
-		Bytes:    s.bytes.Load(),
-		Reserved: s.reserved.Load(),
-		MaxBytes: s.maxBytes,
-		Rejected: s.rejected.Load(),
+		Bytes:       s.bytes.Load(),
+		Reserved:    s.reserved.Load(),
+		MaxBytes:    s.maxBytes,
+		Budget:      s.budget.Load(),
+		Rejected:    s.rejected.Load(),
+		NotAdmitted: s.door.refused.Load(),
 	}
 	for i := range s.shards {
 		sh := &s.shards[i]
 		sh.mu.Lock()
 		st.Entries += sh.lru.Len()
-		st.Evictions += sh.evicted
+		st.Evicted.Size += sh.evicted[causeSize]
+		st.Evicted.Expired += sh.evicted[causeExpired]
+		st.Evicted.Share += sh.evicted[causeShare]
+		st.Evicted.Memory += sh.evicted[causeMemory]
 		sh.mu.Unlock()
 	}
+	st.Evictions = st.Evicted.Size + st.Evicted.Expired + st.Evicted.Share + st.Evicted.Memory
 	return st
 }
 
@@ -192,98 +221,133 @@ func (s *Store[V]) shard(key []byte) (hash uint64, sh *shard[V]) {
 func (s *Store[V]) index(hash uint64) int { return int(hash & uint64(len(s.shards)-1)) }
 
 // update is Update, or UpdateSince if since is not nil.
-func (s *Store[V]) update(key []byte, since *uint64, f func(V, bool) (V, int64, bool)) (stored bool) {
+func (s *Store[V]) update(key []byte, since *Since, f func(V, bool) (Item[V], bool)) (stored bool) {
+	now := s.now()
 	hash, sh := s.shard(key)
-	if !s.replace(sh, hash, key, since, f) {
-		return false
+	scope, stored := s.replace(sh, hash, key, now, since, f)
+	if stored {
+		s.makeRoom(now, scope, s.index(hash), true)
 	}
-	own := s.index(hash)
-	s.shrink(own+1, len(s.shards)-1) // the others give way to the new entry,
-	s.shrink(own, len(s.shards))     // unless so much was reserved meanwhile
-	return true
+	return stored
+}
+
+// now returns the second, and looks after the memory on the way.
+func (s *Store[V]) now() int64 {
+	now := time.Now()
+	s.watchMemory(now)
+	return now.Unix()
 }
 
 // replace does the part of update that is under the shard's lock.
-func (s *Store[V]) replace(sh *shard[V], hash uint64, key []byte, since *uint64, f func(V, bool) (V, int64, bool)) (stored bool) {
+func (s *Store[V]) replace(sh *shard[V], hash uint64, key []byte, now int64, since *Since, f func(V, bool) (Item[V], bool)) (sc *scope, stored bool) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if since != nil && *since != *sh.epoch(hash) {
-		return false
+	if since != nil && since.epoch != *sh.epoch(hash) {
+		return nil, false
 	}
-	old, had := sh.peek(hash, key)
-	v, size, keep := f(old.value, had)
-	cost, fits := s.cost(key, size)
+	id, had := sh.find(hash, key)
+	var old V
+	if had {
+		old = sh.at(id).value
+	}
+	item, keep := f(old, had)
+	if keep && since != nil && since.purge != s.purges.last.Load() && s.purged(since.purge, string(key), item.Value) {
+		return nil, false
+	}
+	sc = s.scopes.get(item.Scope)
+	cost, fits := s.cost(key, item.Size, sc)
 	if !keep || !fits {
 		if keep {
 			s.rejected.Add(1)
 		}
 		if had {
 			*sh.epoch(hash)++
-			s.remove(sh, hash, old)
+			s.remove(sh, hash, id)
 		}
-		return false
+		return nil, false
 	}
-	s.put(sh, hash, item[V]{key: string(key), value: v, size: cost})
-	for s.over() && sh.lru.Len() > 1 {
-		s.evict(sh)
-	}
-	return true
+	s.put(sh, hash, key, now, item, cost)
+	return sc, true
 }
 
 // cost returns all that a value costs, and whether it may ever fit in.
-func (s *Store[V]) cost(key []byte, size int64) (cost int64, fits bool) {
+func (s *Store[V]) cost(key []byte, size int64, sc *scope) (cost int64, fits bool) {
 	if size < 0 || size > s.maxBytes { // before the sum, which may overflow
 		return 0, false
 	}
 	cost = size + int64(len(key)) + s.perEntry
-	return cost, cost <= s.maxBytes-s.reserved.Load()
+	return cost, cost <= s.budget.Load()-s.reserved.Load() && (sc == nil || cost <= sc.share.Load()-sc.reserved.Load())
 }
 
-// put stores it under hash in place of what was there; sh.mu is held. The LRU
-// tells nobody what it overwrites, so the old item goes first. If that has
-// another key, it is evicted.
-func (s *Store[V]) put(sh *shard[V], hash uint64, it item[V]) {
-	if old, ok := sh.lru.Peek(hash); ok {
-		if old.key != it.key {
-			sh.evicted++
+// put stores item under hash in place of what was there; sh.mu is held. If that
+// has another key, it is evicted.
+func (s *Store[V]) put(sh *shard[V], hash uint64, key []byte, now int64, item Item[V], cost int64) {
+	id, ok := sh.lru.Peek(hash)
+	var text string
+	if ok {
+		e := sh.at(id)
+		if text = e.key; text != string(key) {
+			sh.evicted[causeSize]++
+			text = string(key)
 		}
-		sh.bytes -= old.size
-		s.bytes.Add(-old.size)
+		s.uncount(sh, id)
+	} else {
+		id, text = sh.alloc(), string(key)
 	}
-	sh.lru.Add(hash, it)
-	sh.bytes += it.size
-	s.bytes.Add(it.size)
+	e := sh.at(id)
+	e.key, e.value, e.size, e.expires, e.scope = text, item.Value, cost, 0, 0
+	if 0 < item.Expires && item.Expires <= math.MaxUint32 {
+		e.expires = uint32(item.Expires)
+		sh.expireAt(id, now)
+	}
+	if sc := s.scopes.get(item.Scope); sc != nil {
+		e.scope = item.Scope
+		sh.grow(byScope, uint32(item.Scope))
+		sh.pushFront(byScope, uint32(item.Scope), id)
+		sh.grant(item.Scope, cost)
+		sc.bytes.Add(cost)
+	}
+	sh.lru.Add(hash, id)
+	sh.clock++
+	e.used = sh.clock
+	sh.bytes += cost
+	s.bytes.Add(cost)
 }
 
-// remove removes it, which is under hash; sh.mu is held.
-func (s *Store[V]) remove(sh *shard[V], hash uint64, it item[V]) {
+// uncount takes what is in a slot out of all sums and lists but the LRU; sh.mu
+// is held.
+func (s *Store[V]) uncount(sh *shard[V], id uint32) {
+	e := sh.at(id)
+	sh.unlink(byExpiry, id)
+	if e.scope != 0 {
+		sh.unlink(byScope, id)
+		sh.grant(e.scope, -e.size)
+		s.scopes.get(e.scope).bytes.Add(-e.size)
+	}
+	sh.bytes -= e.size
+	s.bytes.Add(-e.size)
+}
+
+// remove removes what is under hash, in the slot id; sh.mu is held.
+func (s *Store[V]) remove(sh *shard[V], hash uint64, id uint32) {
 	sh.lru.Remove(hash)
-	sh.bytes -= it.size
-	s.bytes.Add(-it.size)
+	s.uncount(sh, id)
+	sh.free(id)
 }
 
 func (s *Store[V]) clear(sh *shard[V]) {
-	fresh := newLRU[V]()
+	fresh := newEntries[V]()
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	sh.lru = fresh
 	s.bytes.Add(-sh.bytes)
-	sh.bytes = 0
+	for i, n := range sh.granted {
+		if n != 0 {
+			s.scopes.get(Scope(i)).bytes.Add(-n)
+		}
+	}
+	fresh.generation = sh.generation + 1
+	sh.entries, sh.granted, sh.bytes = fresh, nil, 0
 	for i := range sh.epochs {
 		sh.epochs[i]++
 	}
-}
-
-// peek returns the item of key; sh.mu is held.
-func (sh *shard[V]) peek(hash uint64, key []byte) (it item[V], ok bool) {
-	it, ok = sh.lru.Peek(hash)
-	if !ok || it.key != string(key) {
-		return item[V]{}, false
-	}
-	return it, true
-}
-
-// epoch uses other bits of hash than the choice of the shard; sh.mu is held.
-func (sh *shard[V]) epoch(hash uint64) *uint64 {
-	return &sh.epochs[(hash>>32)&uint64(len(sh.epochs)-1)]
 }

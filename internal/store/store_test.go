@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -18,7 +19,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // put stores v, of the given size, whatever was there.
 func put[V any](s *Store[V], key string, v V, size int64) bool {
-	return s.Update([]byte(key), func(V, bool) (V, int64, bool) { return v, size, true })
+	return s.Update([]byte(key), func(V, bool) (Item[V], bool) { return Item[V]{Value: v, Size: size}, true })
 }
 
 func get[V any](t *testing.T, s *Store[V], key string) V {
@@ -43,16 +44,41 @@ func check[V any](t *testing.T, s *Store[V]) {
 	for i := range s.shards {
 		sh := &s.shards[i]
 		var bytes int64
-		for _, it := range sh.lru.Values() {
-			bytes += it.size
+		scopes := make([]int64, len(sh.granted))
+		for _, id := range sh.lru.Values() {
+			e := sh.at(id)
+			bytes += e.size
+			if e.scope != 0 {
+				scopes[e.scope] += e.size
+			}
 		}
 		require.Equal(t, bytes, sh.bytes, "bytes of shard %d", i)
+		require.Equal(t, scopes, append([]int64{}, sh.granted...), "scopes of shard %d", i)
+		require.Equal(t, sh.lru.Len(), inUse(sh), "slots of shard %d", i)
 		sum += bytes
 	}
 	st := s.Stats()
 	require.Equal(t, sum, st.Bytes)
 	require.GreaterOrEqual(t, st.Reserved, int64(0))
 	require.LessOrEqual(t, st.Bytes+st.Reserved, st.MaxBytes)
+}
+
+// inUse counts the slots in use, and finds each free one free.
+func inUse[V any](sh *shard[V]) int {
+	n := int(sh.slots)
+	for id := sh.vacant; id != 0; id = sh.at(id).links[0].next {
+		if sh.at(id).size != 0 {
+			return -1
+		}
+		n--
+	}
+	return n
+}
+
+// setBudget leaves nothing to the doorkeeper.
+func setBudget[V any](s *Store[V], n int64) {
+	s.maxBytes, s.limit = n, n
+	s.budget.Store(n)
 }
 
 func TestUpdate(t *testing.T) {
@@ -64,9 +90,9 @@ func TestUpdate(t *testing.T) {
 	}
 	var got []call
 	update := func(v string, size int64, keep bool) bool {
-		return s.Update([]byte("k"), func(old string, ok bool) (string, int64, bool) {
+		return s.Update([]byte("k"), func(old string, ok bool) (Item[string], bool) {
 			got = append(got, call{old, ok})
-			return v, size, keep
+			return Item[string]{Value: v, Size: size}, keep
 		})
 	}
 	assert.False(t, update("a", 1, false), "not kept")
@@ -83,7 +109,7 @@ func TestUpdate(t *testing.T) {
 	assert.False(t, update("f", 0, false), "deleted")
 	assert.False(t, has(s, "k"))
 	assert.Equal(t, []call{{"", false}, {"", false}, {"b", true}, {"c", true}, {"", false}, {"e", true}}, got)
-	assert.Equal(t, Stats{MaxBytes: 1 << 20, Rejected: 1}, s.Stats())
+	assert.Equal(t, Stats{MaxBytes: 1 << 20, Budget: s.limit, Rejected: 1}, s.Stats())
 	check(t, s)
 }
 
@@ -133,7 +159,7 @@ func TestNoBudget(t *testing.T) {
 func TestLeastRecentlyUsedGoesFirst(t *testing.T) {
 	t.Parallel()
 	s := newStore[int](0, 1)
-	s.maxBytes = 3 * each(s)
+	setBudget(s, 3*each(s))
 	for i, k := range []string{"a", "b", "c"} {
 		require.True(t, put(s, k, i, 0))
 	}
@@ -171,7 +197,7 @@ func TestReserve(t *testing.T) {
 		t.Run(fmt.Sprintf("shards=%d", shards), func(t *testing.T) {
 			t.Parallel()
 			s := newStore[int](0, shards)
-			s.maxBytes = 10 * each(s)
+			setBudget(s, 10*each(s))
 			for i := range 10 {
 				require.True(t, put(s, string(rune('0'+i)), i, 0))
 			}
@@ -185,7 +211,9 @@ func TestReserve(t *testing.T) {
 			assert.False(t, s.Reserve(math.MaxInt64))
 			assert.Equal(t, 9, s.Stats().Entries, "what cannot be had evicts nothing")
 			assert.True(t, s.Reserve(s.maxBytes-1))
-			assert.Equal(t, Stats{Reserved: s.maxBytes, MaxBytes: s.maxBytes, Evictions: 10, Rejected: 2}, s.Stats())
+			assert.Equal(t, Stats{
+				Reserved: s.maxBytes, MaxBytes: s.maxBytes, Budget: s.maxBytes, Evictions: 10, Evicted: Evicted{Size: 10}, Rejected: 2,
+			}, s.Stats())
 			assert.False(t, put(s, "k", 1, 0), "nothing left")
 			s.Clear()
 			assert.Equal(t, s.maxBytes, s.Stats().Reserved)
@@ -205,17 +233,17 @@ func TestCollision(t *testing.T) {
 	collide := func() {
 		s.Clear()
 		hash, sh := s.shard([]byte("mine"))
-		s.put(sh, hash, item[string]{key: "other", value: "theirs", size: 77})
+		s.put(sh, hash, []byte("other"), 0, Item[string]{Value: "theirs"}, 77)
 	}
 	collide()
 	assert.False(t, has(s, "mine"))
 	_, ok := s.Delete([]byte("mine"))
 	assert.False(t, ok)
 	assert.Equal(t, 1, s.Stats().Entries, "deleting mine leaves theirs")
-	assert.False(t, s.Update([]byte("mine"), func(old string, ok bool) (string, int64, bool) {
+	assert.False(t, s.Update([]byte("mine"), func(old string, ok bool) (Item[string], bool) {
 		assert.False(t, ok)
 		assert.Empty(t, old)
-		return "", 0, false
+		return Item[string]{}, false
 	}))
 	assert.Equal(t, 1, s.Stats().Entries)
 	assert.EqualValues(t, 77, s.Stats().Bytes)
@@ -239,12 +267,12 @@ func TestEpoch(t *testing.T) {
 		{"nothing", func(*Store[int]) {}, false},
 		{"store", func(s *Store[int]) { put(s, "k", 2, 0) }, false},
 		{"get", func(s *Store[int]) { s.Get(key) }, false},
-		{"evict", func(s *Store[int]) { s.Reserve(s.maxBytes); s.Release(s.maxBytes) }, false},
+		{"evict", func(s *Store[int]) { s.Reserve(s.limit); s.Release(s.limit) }, false},
 		{"delete", func(s *Store[int]) { s.Delete(key) }, true},
 		{"invalidate", func(s *Store[int]) { s.Invalidate(key) }, true},
 		{"clear", func(s *Store[int]) { s.Clear() }, true},
 		{"not kept", func(s *Store[int]) {
-			s.Update(key, func(int, bool) (int, int64, bool) { return 0, 0, false })
+			s.Update(key, func(int, bool) (Item[int], bool) { return Item[int]{}, false })
 		}, true},
 		{"too large", func(s *Store[int]) { put(s, "k", 2, 1<<40) }, true},
 	}
@@ -260,13 +288,13 @@ func TestEpoch(t *testing.T) {
 				if !present && (tt.name == "not kept" || tt.name == "too large") {
 					changes = false // there was nothing to delete
 				}
-				before := s.Epoch(key)
+				before := s.Begin(key)
 				tt.do(s)
-				assert.Equal(t, changes, s.Epoch(key) != before)
+				assert.Equal(t, changes, s.Begin(key) != before)
 				called := false
-				stored := s.UpdateSince(before, key, func(int, bool) (int, int64, bool) {
+				stored := s.UpdateSince(before, key, func(int, bool) (Item[int], bool) {
 					called = true
-					return 3, 0, true
+					return Item[int]{Value: 3}, true
 				})
 				assert.Equal(t, !changes, stored)
 				assert.Equal(t, !changes, called)
@@ -282,14 +310,14 @@ func TestEpochsAreSharedByFew(t *testing.T) {
 	for _, shards := range []int{1, 16, maxShards} {
 		s := newStore[int](1<<20, shards)
 		const keys = 20_000
-		before := make([]uint64, keys)
+		before := make([]Since, keys)
 		for i := range before {
-			before[i] = s.Epoch(fmt.Append(nil, i))
+			before[i] = s.Begin(fmt.Append(nil, i))
 		}
 		s.Invalidate([]byte("k"))
 		changed := 0
 		for i := range before {
-			if s.Epoch(fmt.Append(nil, i)) != before[i] {
+			if s.Begin(fmt.Append(nil, i)) != before[i] {
 				changed++
 			}
 		}
@@ -302,7 +330,7 @@ func TestPanicInUpdateLeavesTheStoreUsable(t *testing.T) {
 	s := New[int](1 << 20)
 	put(s, "k", 1, 5)
 	assert.Panics(t, func() {
-		s.Update([]byte("k"), func(int, bool) (int, int64, bool) { panic("boom") })
+		s.Update([]byte("k"), func(int, bool) (Item[int], bool) { panic("boom") })
 	})
 	assert.Equal(t, 1, get(t, s, "k"))
 	check(t, s)
@@ -320,7 +348,7 @@ func TestKeyIsCopied(t *testing.T) {
 	t.Parallel()
 	s := New[int](1 << 20)
 	key := []byte("abc")
-	s.Update(key, func(int, bool) (int, int64, bool) { return 1, 0, true })
+	s.Update(key, func(int, bool) (Item[int], bool) { return Item[int]{Value: 1}, true })
 	copy(key, "xyz")
 	assert.True(t, has(s, "abc"))
 	assert.False(t, has(s, "xyz"))
@@ -332,6 +360,7 @@ func TestConcurrent(t *testing.T) {
 	t.Parallel()
 	for _, shards := range []int{1, 8} {
 		s := newStore[string](64<<10, shards)
+		s.SetShare(2, 16<<10)
 		var wg sync.WaitGroup
 		var wrong atomic.Int64
 		for g := range 4 {
@@ -340,12 +369,12 @@ func TestConcurrent(t *testing.T) {
 					key := fmt.Append(nil, (i*7+g*13)%300)
 					switch (i + g) % 8 {
 					case 0:
-						epoch := s.Epoch(key)
-						s.UpdateSince(epoch, key, func(old string, ok bool) (string, int64, bool) {
+						since := s.Begin(key)
+						s.UpdateSince(since, key, func(old string, ok bool) (Item[string], bool) {
 							if ok && old != string(key) {
 								wrong.Add(1)
 							}
-							return string(key), int64(i % 2000), true
+							return Item[string]{string(key), int64(i % 2000), Scope(i % 3), time.Now().Unix() + int64(i%3)}, true
 						})
 					case 1:
 						s.Delete(key)
@@ -359,6 +388,16 @@ func TestConcurrent(t *testing.T) {
 					case 4:
 						if i%500 == 0 {
 							s.Clear()
+						}
+					case 6:
+						s.SetShare(1, int64(i%7)<<12)
+						s.Admit(1, key)
+						if n := int64(i * 3 % 9000); s.ReserveFor(2, n) {
+							runtime.Gosched()
+							s.ReleaseFor(2, n)
+						}
+						if i%50 == 0 {
+							s.Purge(func(k string, _ string) bool { return len(k) == 1+g%3 })
 						}
 					case 5:
 						if v, ok := s.Get(key); ok && v != string(key) {

@@ -1,0 +1,150 @@
+package store
+
+import (
+	"sync"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+)
+
+type shard[V any] struct {
+	mu sync.Mutex
+	entries[V]
+	bytes   int64
+	granted []int64  // of bytes, by scope
+	epochs  []uint64 // a power of two; each for the keys of one stripe
+	evicted [causes]uint64
+
+	_ [64]byte // keeps the next shard's mutex off this cache line
+}
+
+// entries are the entries of one shard. The LRU finds the slot of a hash and
+// knows the order of use; the slots lie side by side, so that a scan may stop
+// and go on, and the collector follows no more than key and value.
+type entries[V any] struct {
+	lru        *simplelru.LRU[uint64, uint32] // by hash
+	chunks     []*[chunkLen]slot[V]
+	slots      uint32          // that were ever in use
+	vacant     uint32          // the first free slot; its links lead to the next
+	heads      [orders][]links // of the rings
+	clock      uint32          // counts what came to the front of the LRU
+	swept      int64           // the second up to which the wheel was turned
+	generation int             // other slots than before
+}
+
+// chunkLen is how many slots are made at once, and scanned under one lock.
+const chunkLen = 256
+
+// newest is the part of the entries that touch leaves where they are.
+const newest = 8
+
+// A slot holds its whole key: two keys may have one hash. Slots are numbered
+// from 1; 0 is none.
+type slot[V any] struct {
+	key     string
+	value   V
+	size    int64  // all that it costs; 0: the slot is free
+	expires uint32 // Unix second; 0: never
+	used    uint32 // the clock when it came to the front
+	scope   Scope  // 0: none that has a share
+	links   [orders]links
+}
+
+// newEntries bounds them by nothing: bytes do.
+func newEntries[V any]() entries[V] {
+	const noLimit = int(^uint(0) >> 1)
+	l, _ := simplelru.NewLRU[uint64, uint32](noLimit, nil) // fails for sizes below one only
+	return entries[V]{lru: l}
+}
+
+// find returns the slot of key; sh.mu is held.
+func (es *entries[V]) find(hash uint64, key []byte) (id uint32, ok bool) {
+	id, ok = es.lru.Peek(hash)
+	return id, ok && es.at(id).key == string(key)
+}
+
+func (es *entries[V]) at(id uint32) *slot[V] {
+	return &es.chunks[(id-1)/chunkLen][(id-1)%chunkLen]
+}
+
+func (es *entries[V]) alloc() (id uint32) {
+	if id = es.vacant; id != 0 {
+		e := es.at(id)
+		es.vacant = e.links[0].next
+		e.links[0] = links{}
+		return id
+	}
+	if es.slots%chunkLen == 0 {
+		es.chunks = append(es.chunks, new([chunkLen]slot[V]))
+	}
+	es.slots++
+	return es.slots
+}
+
+func (es *entries[V]) free(id uint32) {
+	e := es.at(id)
+	*e = slot[V]{}
+	e.links[0].next = es.vacant
+	es.vacant = id
+}
+
+// touch makes an entry the most recently used, unless it is among the newest
+// eighth as it is: no more can have come before it than the clock has counted.
+// So hits on what is popular write less of what other processors read.
+func (es *entries[V]) touch(hash uint64, id uint32) {
+	e := es.at(id)
+	if es.clock-e.used < uint32(es.lru.Len()/newest) {
+		return
+	}
+	es.lru.Get(hash)
+	es.clock++
+	e.used = es.clock
+	if e.scope != 0 {
+		es.moveToFront(byScope, uint32(e.scope), id)
+	}
+}
+
+// tidy gives memory back when few slots are left of many: neither they nor the
+// map's shrink by themselves. There were seven removals for each entry that it
+// moves.
+func (es *entries[V]) tidy() {
+	const many = 16 * chunkLen
+	if es.slots < many || uint32(es.lru.Len()) > es.slots/8 {
+		return
+	}
+	fresh := newEntries[V]()
+	fresh.swept, fresh.clock, fresh.generation = es.swept, es.clock, es.generation+1
+	for i := range es.heads[byScope] {
+		fresh.grow(byScope, uint32(i))
+	}
+	for {
+		hash, old, ok := es.lru.RemoveOldest()
+		if !ok {
+			break
+		}
+		id := fresh.alloc()
+		e := fresh.at(id)
+		*e = *es.at(old)
+		e.links = [orders]links{}
+		if e.expires != 0 {
+			fresh.expireAt(id, 0)
+		}
+		if e.scope != 0 {
+			fresh.pushFront(byScope, uint32(e.scope), id)
+		}
+		fresh.lru.Add(hash, id)
+	}
+	*es = fresh
+}
+
+// epoch uses other bits of hash than the choice of the shard; sh.mu is held.
+func (sh *shard[V]) epoch(hash uint64) *uint64 {
+	return &sh.epochs[(hash>>32)&uint64(len(sh.epochs)-1)]
+}
+
+// grant counts bytes for a scope; sh.mu is held.
+func (sh *shard[V]) grant(id Scope, n int64) {
+	for len(sh.granted) <= int(id) {
+		sh.granted = append(sh.granted, 0)
+	}
+	sh.granted[id] += n
+}
