@@ -1,0 +1,157 @@
+package flight
+
+import (
+	"bytes"
+	"hash/maphash"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	groupShards = 64       // a power of two
+	maxCalls    = 64 << 10 // under way at once; beyond, everyone is Alone
+	shardCalls  = maxCalls / groupShards
+)
+
+// Role says what Join wants of the caller.
+type Role uint8
+
+const (
+	// Lead means: fetch, and end the call with a verdict.
+	Lead Role = iota + 1
+	// Follow means: Wait for the verdict of the one who leads.
+	Follow
+	// Alone means: fetch without anybody who follows, for answers of this key
+	// were refused of late. The Call is the zero value.
+	Alone
+)
+
+// Group collapses fetches of one key into one call: the first to join leads it,
+// and who joins until it ends follows. Use NewGroup. A Group is safe for
+// concurrent use; it starts no goroutine and needs no end.
+type Group[T any] struct {
+	seed   maphash.Seed
+	start  time.Time // refusals count from here, so that they fit a word
+	shards [groupShards]shard[T]
+
+	collapsed, failed, refused, timedOut, abandoned atomic.Uint64
+}
+
+type shard[T any] struct {
+	mu      sync.Mutex
+	calls   map[uint64]*call[T] // by hash; who has another's hash is Alone
+	refused refusals
+
+	_ [64]byte // keeps the next shard's mutex off this cache line
+}
+
+// GroupStats is what a group holds at about one instant, and what it did so far.
+type GroupStats struct {
+	Calls     int    // that may be joined
+	Collapsed uint64 // followers that a leader's answer was shared with
+	Failed    uint64 // followers that got a leader's failure
+	Refused   uint64 // followers released because the answer may not be shared
+	TimedOut  uint64 // followers that would not wait any longer
+	Abandoned uint64 // leaders that left without a verdict
+}
+
+// NewGroup returns an empty group.
+func NewGroup[T any]() *Group[T] {
+	g := &Group[T]{seed: maphash.MakeSeed(), start: time.Now()}
+	for i := range g.shards {
+		g.shards[i].calls = make(map[uint64]*call[T])
+	}
+	return g
+}
+
+// Join joins the call of key, or leads a new one. The key is copied if need be.
+//
+// The call before may have ended, and what it shared may have been stored, after
+// the caller looked there. So who leads looks once more before it fetches.
+func (g *Group[T]) Join(key []byte, now time.Time) (Call[T], Role) {
+	hash, sh := g.shard(key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	c := sh.calls[hash]
+	switch {
+	case c == nil:
+	case !bytes.Equal(c.key, key):
+		return Call[T]{}, Alone
+	case c.vacant:
+		c.occupy()
+		return Call[T]{c, c.term}, Lead
+	default:
+		c.follow()
+		return Call[T]{c: c}, Follow
+	}
+	if sh.refused.has(hash, g.at(now)) || len(sh.calls) >= shardCalls {
+		return Call[T]{}, Alone
+	}
+	c = &call[T]{g: g, hash: hash, key: bytes.Clone(key), term: 1}
+	sh.calls[hash] = c
+	return Call[T]{c, c.term}, Lead
+}
+
+// Forget drops the memory that answers of key were refused: one came that may
+// be shared.
+func (g *Group[T]) Forget(key []byte) {
+	hash, sh := g.shard(key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sh.refused.forget(hash)
+}
+
+// Detach lets nobody join the call of key any more, for what it will share was
+// invalidated: the next to join leads a new call. Who waits already still gets
+// its answer. That answers of key are refused stays remembered.
+func (g *Group[T]) Detach(key []byte) {
+	hash, sh := g.shard(key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if c := sh.calls[hash]; c != nil && bytes.Equal(c.key, key) {
+		delete(sh.calls, hash)
+	}
+}
+
+// DetachFunc is Detach for each key that match picks, and for all if it is nil.
+// It runs under a lock: it is quick, does not call the group, and keeps no key.
+func (g *Group[T]) DetachFunc(match func(key []byte) bool) {
+	for i := range g.shards {
+		sh := &g.shards[i]
+		sh.mu.Lock()
+		for hash, c := range sh.calls {
+			if match == nil || match(c.key) {
+				delete(sh.calls, hash)
+			}
+		}
+		sh.mu.Unlock()
+	}
+}
+
+// Stats returns what the group holds and did.
+func (g *Group[T]) Stats() GroupStats {
+	s := GroupStats{
+		Collapsed: g.collapsed.Load(),
+		Failed:    g.failed.Load(),
+		Refused:   g.refused.Load(),
+		TimedOut:  g.timedOut.Load(),
+		Abandoned: g.abandoned.Load(),
+	}
+	for i := range g.shards {
+		sh := &g.shards[i]
+		sh.mu.Lock()
+		s.Calls += len(sh.calls)
+		sh.mu.Unlock()
+	}
+	return s
+}
+
+func (g *Group[T]) shard(key []byte) (hash uint64, sh *shard[T]) {
+	hash = maphash.Bytes(g.seed, key)
+	return hash, g.shardOf(hash)
+}
+
+func (g *Group[T]) shardOf(hash uint64) *shard[T] { return &g.shards[hash%groupShards] }
+
+func (g *Group[T]) at(now time.Time) time.Duration { return now.Sub(g.start) }
