@@ -111,8 +111,7 @@ type entry struct {
 	vary     []string
 	variant  []byte
 	received time.Time
-	age      time.Duration // on receipt (RFC 9111 §4.2.3)
-	lifetime time.Duration
+	terms    rfc9111.Terms
 	lines    int  // of all fields
 	refers   bool // has Location or Content-Location
 	untyped  bool // has no Content-Type
@@ -139,7 +138,7 @@ func (e *entry) at(age time.Duration) *clock {
 	}
 	text := make([]string, 2)
 	text[0] = strconv.FormatInt(seconds, 10)
-	text[1] = cacheName + "; hit; ttl=" + strconv.FormatInt(int64(e.lifetime/time.Second)-seconds, 10)
+	text[1] = cacheName + "; hit; ttl=" + strconv.FormatInt(int64(e.terms.Lifetime/time.Second)-seconds, 10)
 	c := &clock{age: seconds, header: text[0:1:1], status: text[1:2:2]}
 	e.clock.Store(c)
 	return c
@@ -263,12 +262,12 @@ func (x *exchange) throughCache(c *Cache) *Error {
 		x.cache.forward = "vary-miss"
 		if e := res.find(r.Header); e != nil {
 			x.cache.forward = "stale"
-			age := rfc9111.CurrentAge(e.age, e.received, x.start)
-			if rfc9111.Reusable(control, age, e.lifetime) {
+			age := rfc9111.CurrentAge(e.terms.Age, e.received, x.start)
+			if e.terms.Use(control, age) == rfc9111.Fresh {
 				c.hits.Add(1)
 				return x.hit(e, age)
 			}
-			if age < e.lifetime {
+			if e.terms.Fresh(age) {
 				x.cache.forward = "request"
 			}
 		}
@@ -370,6 +369,9 @@ func (x *exchange) miss(c *Cache, key []byte) *Error {
 		Injected: x.svc.policy.injects(), Framed: a.framed, RequestTime: a.start, ResponseTime: received,
 	}
 	verdict := rfc9111.Storable(&ex, rfc9111.Config{Authorized: x.svc.policy.cacheAuthorized, Cookies: x.svc.policy.cacheCookies})
+	if a.status != http.StatusOK {
+		verdict = rfc9111.VerdictStatus // what is stored is written out as a 200 has it
+	}
 	switch {
 	case verdict != "":
 		x.cache.detail = string(verdict)
@@ -400,7 +402,7 @@ type fill struct {
 // newEntry prepares the head of a stored response.
 func newEntry(ex *rfc9111.Exchange) *entry {
 	e := &entry{status: ex.Status, received: ex.ResponseTime}
-	e.lifetime, e.age = rfc9111.Fresh(ex)
+	e.terms = rfc9111.TermsOf(ex, rfc9111.Config{})
 	names, _ := rfc9111.ParseVary(ex.Response)
 	e.vary = names
 	e.variant = rfc9111.AppendVariant(nil, names, ex.Request)

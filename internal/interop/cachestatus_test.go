@@ -138,7 +138,7 @@ func TestCacheStatusIsAStructuredField(t *testing.T) {
 		{"private", "GET", "h=Cache-Control:private", nil, status{fwd: "uri-miss", detail: "private"}},
 		{"no-store", "GET", "h=Cache-Control:no-store", nil, status{fwd: "uri-miss", detail: "no-store"}},
 		{"no-cache", "GET", "h=Cache-Control:no-cache", nil, status{fwd: "uri-miss", detail: "no-cache"}},
-		{"malformed", "GET", "h=Cache-Control:max-age%3D%22", nil, status{fwd: "uri-miss", detail: "malformed"}},
+		{"unreadable", "GET", "h=Cache-Control:max-age%3D%22", nil, status{fwd: "uri-miss", detail: "stale"}},
 		{"stale on arrival", "GET", fresh + "&h=Age:60", nil, status{fwd: "uri-miss", detail: "stale"}},
 		{"Set-Cookie", "GET", fresh + "&h=Set-Cookie:a", nil, status{fwd: "uri-miss", detail: "set-cookie"}},
 		{"Cookie", "GET", fresh + "&c", []string{"Cookie", "a=b"}, status{fwd: "uri-miss", detail: "cookie"}},

@@ -2,8 +2,8 @@
 // input or output and reads no clock. Where the standard leaves a choice the stricter reading is taken.
 //
 // Header arguments are read only, except where a function says so. Their names are canonical, as net/http makes them; nil is an empty header.
-// All functions may be called concurrently. ParseRequest, Lookup, AppendKey, AppendVariant, MatchVariant, CurrentAge and Reusable answer a
-// request from the store and do not allocate.
+// All functions may be called concurrently. ParseRequest, Lookup, AppendKey, AppendVariant, MatchVariant, CurrentAge and the methods of Terms
+// answer a request from the store and do not allocate.
 package rfc9111
 
 import (
@@ -20,21 +20,23 @@ const (
 	MaxDelta = (1 << 31) * time.Second
 )
 
-// RequestControl is the Cache-Control of a request (RFC 9111 §5.2.1). Durations are Absent or between 0 and MaxDelta; unlike ParseRequest's
-// answer, the zero value carries a max-age of 0.
+// RequestControl is the Cache-Control of a request (RFC 9111 §5.2.1, RFC 5861 §4). Durations are Absent or between 0 and MaxDelta; unlike
+// ParseRequest's answer, the zero value carries a max-age of 0. A member that breaks the grammar is ignored as an extension would be, unless its
+// letters spell a directive that restricts: then it is taken as that.
 type RequestControl struct {
 	MaxAge       time.Duration // the greatest age that the client takes; the least of several, 0 if unreadable
 	MinFresh     time.Duration // the least remaining lifetime that the client takes; the greatest of several, MaxDelta if unreadable
 	MaxStale     time.Duration // how stale an answer the client takes; MaxDelta when bare, the least of several, 0 if unreadable
+	StaleIfError time.Duration // how stale an answer the client takes in place of an error; the least of several, 0 if unreadable
 	NoCache      bool
-	NoStore      bool // also when the field does not follow the grammar: what cannot be read may have said so
+	NoStore      bool
 	NoTransform  bool
 	OnlyIfCached bool
 }
 
 // ParseRequest reads Cache-Control or, where that is absent, Pragma (RFC 9111 §5.4).
 func ParseRequest(h http.Header) RequestControl {
-	c := RequestControl{MaxAge: Absent, MinFresh: Absent, MaxStale: Absent}
+	c := RequestControl{MaxAge: Absent, MinFresh: Absent, MaxStale: Absent, StaleIfError: Absent}
 	lines := h["Cache-Control"]
 	if len(lines) == 0 {
 		c.NoCache = pragmaNoCache(h)
@@ -42,10 +44,11 @@ func ParseRequest(h http.Header) RequestControl {
 	}
 	s := scanner{lines: lines}
 	for d, ok := s.next(); ok; d, ok = s.next() {
-		c.add(d)
-	}
-	if s.broken {
-		return RequestControl{MaxAge: Absent, MinFresh: Absent, MaxStale: Absent, NoCache: true, NoStore: true}
+		if d.broken {
+			c.suspect(d)
+		} else {
+			c.add(d)
+		}
 	}
 	return c
 }
@@ -68,6 +71,9 @@ func (c *RequestControl) add(d directive) {
 			v = MaxDelta // RFC 9111 §5.2.1.2: without an argument, of any age
 		}
 		c.MaxStale = least(c.MaxStale, v)
+	case "stale-if-error":
+		v, _ := d.delta()
+		c.StaleIfError = least(c.StaleIfError, v)
 	case "no-cache":
 		c.NoCache = true
 	case "no-store":
@@ -79,34 +85,58 @@ func (c *RequestControl) add(d directive) {
 	}
 }
 
-// ResponseControl is the Cache-Control of a response (RFC 9111 §5.2.2). Durations are Absent or between 0 and MaxDelta; unlike ParseResponse's
-// answer, the zero value carries a max-age and an s-maxage of 0. The qualified forms no-cache="field" and private="field" are read as the
-// unqualified ones, as §5.2.2.4 and §5.2.2.7 allow.
+// suspect takes from a broken member what it may have restricted.
+func (c *RequestControl) suspect(d directive) {
+	c.NoStore = c.NoStore || d.mentions("nostore")
+	c.NoCache = c.NoCache || d.mentions("nocache")
+	if d.mentions("maxage") {
+		c.MaxAge = 0
+	}
+	if d.mentions("minfresh") {
+		c.MinFresh = MaxDelta
+	}
+}
+
+// ResponseControl is the Cache-Control of a response (RFC 9111 §5.2.2, RFC 5861, RFC 8246), or a targeted field that stands in its place (RFC
+// 9213). Durations are Absent or between 0 and MaxDelta; unlike ParseResponse's answer, the zero value carries a max-age and an s-maxage of 0.
+// The qualified forms no-cache="field" and private="field" are read as the unqualified ones, as §5.2.2.4 and §5.2.2.7 allow. A member that
+// breaks the grammar is ignored as an extension would be (§5.2.3), unless its letters spell a directive that restricts or states a lifetime:
+// then it is taken as that, the lifetime as unreadable.
 type ResponseControl struct {
-	MaxAge          time.Duration // 0 if unreadable or given twice with different values: stale (RFC 9111 §4.2.1)
-	SMaxAge         time.Duration // likewise
-	Malformed       bool          // the field does not follow the grammar: nothing is known but that it may forbid, so NoStore is set
-	MustRevalidate  bool
-	MustUnderstand  bool
-	NoCache         bool
-	NoStore         bool
-	NoTransform     bool
-	Private         bool
-	ProxyRevalidate bool
-	Public          bool
+	MaxAge               time.Duration // 0 if unreadable or given twice with different values: stale (RFC 9111 §4.2.1)
+	SMaxAge              time.Duration // likewise
+	StaleWhileRevalidate time.Duration // the least of several, 0 if unreadable
+	StaleIfError         time.Duration // likewise
+	Immutable            bool
+	MustRevalidate       bool
+	MustUnderstand       bool
+	NoCache              bool
+	NoStore              bool
+	NoTransform          bool
+	Private              bool
+	ProxyRevalidate      bool
+	Public               bool
+	Malformed            bool // a member does not follow the grammar
+	Vague                bool // a targeted field states a lifetime in a type that is not its own: it is ignored, but no guess may take its place
 }
 
 // ParseResponse reads Cache-Control. Pragma has no meaning in a response (RFC 9111 §5.4).
 func ParseResponse(h http.Header) ResponseControl {
-	c := ResponseControl{MaxAge: Absent, SMaxAge: Absent}
+	c := silent()
 	s := scanner{lines: h["Cache-Control"]}
 	for d, ok := s.next(); ok; d, ok = s.next() {
-		c.add(d)
-	}
-	if s.broken {
-		return ResponseControl{MaxAge: Absent, SMaxAge: Absent, Malformed: true, NoStore: true}
+		if d.broken {
+			c.suspect(d)
+		} else {
+			c.add(d)
+		}
 	}
 	return c
+}
+
+// silent is the control of a response that states none.
+func silent() ResponseControl {
+	return ResponseControl{MaxAge: Absent, SMaxAge: Absent, StaleWhileRevalidate: Absent, StaleIfError: Absent}
 }
 
 func (c *ResponseControl) add(d directive) {
@@ -118,6 +148,14 @@ func (c *ResponseControl) add(d directive) {
 	case "s-maxage":
 		v, _ := d.delta()
 		c.SMaxAge = agreed(c.SMaxAge, v)
+	case "stale-while-revalidate":
+		v, _ := d.delta()
+		c.StaleWhileRevalidate = least(c.StaleWhileRevalidate, v)
+	case "stale-if-error":
+		v, _ := d.delta()
+		c.StaleIfError = least(c.StaleIfError, v)
+	case "immutable":
+		c.Immutable = c.Immutable || d.bare // it permits, so only as the grammar of RFC 8246 §2 has it
 	case "must-revalidate":
 		c.MustRevalidate = true
 	case "must-understand":
@@ -134,6 +172,22 @@ func (c *ResponseControl) add(d directive) {
 		c.ProxyRevalidate = true
 	case "public":
 		c.Public = c.Public || d.bare // it permits, so only as the grammar of RFC 9111 §5.2.2.9 has it
+	}
+}
+
+// suspect takes from a broken member what it may have restricted.
+func (c *ResponseControl) suspect(d directive) {
+	c.Malformed = true
+	c.NoStore = c.NoStore || d.mentions("nostore")
+	c.Private = c.Private || d.mentions("private")
+	c.NoCache = c.NoCache || d.mentions("nocache")
+	c.MustRevalidate = c.MustRevalidate || d.mentions("mustrevalidate")
+	c.ProxyRevalidate = c.ProxyRevalidate || d.mentions("proxyrevalidate")
+	switch {
+	case d.mentions("smaxage"):
+		c.SMaxAge = 0
+	case d.mentions("maxage"):
+		c.MaxAge = 0
 	}
 }
 

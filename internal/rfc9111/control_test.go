@@ -15,8 +15,8 @@ const second = time.Second
 
 // noRequest and noResponse are what messages without Cache-Control give.
 var (
-	noRequest  = RequestControl{MaxAge: Absent, MinFresh: Absent, MaxStale: Absent}
-	noResponse = ResponseControl{MaxAge: Absent, SMaxAge: Absent}
+	noRequest  = RequestControl{MaxAge: Absent, MinFresh: Absent, MaxStale: Absent, StaleIfError: Absent}
+	noResponse = ResponseControl{MaxAge: Absent, SMaxAge: Absent, StaleWhileRevalidate: Absent, StaleIfError: Absent}
 )
 
 func control(lines ...string) http.Header { return http.Header{"Cache-Control": lines} }
@@ -50,7 +50,13 @@ var requestTable = []struct {
 	{"§5.2 both forms of an argument", []string{`max-age="60"`}, func(c *RequestControl) { c.MaxAge = 60 * second }},
 	{"§5.2.3 unknown directives are ignored", []string{`community="UCI", x, y=z, proxy-revalidate-please=1`}, func(*RequestControl) {}},
 	{"§1.2.2 capped", []string{"max-age=99999999999999999999"}, func(c *RequestControl) { c.MaxAge = MaxDelta }},
-	{"outside the grammar", []string{"max-age=0; no-store"}, func(c *RequestControl) { c.NoCache, c.NoStore = true, true }},
+	{"RFC 5861 §4 stale-if-error", []string{"stale-if-error=9"}, func(c *RequestControl) { c.StaleIfError = 9 * second }},
+	{"RFC 5861 §4 unreadable permits nothing", []string{"stale-if-error=x, stale-if-error=9"}, func(c *RequestControl) { c.StaleIfError = 0 }},
+	{"a ban in a broken member", []string{"max-age=9; no-store"}, func(c *RequestControl) { c.MaxAge, c.NoStore = 0, true }},
+	{"no-cache in a broken member", []string{`"no-cache"`}, func(c *RequestControl) { c.NoCache = true }},
+	{"min-fresh in a broken member", []string{"min-fresh = 9"}, func(c *RequestControl) { c.MinFresh = MaxDelta }},
+	{"a permission in a broken member permits nothing", []string{"max-stale =9, stale-if-error= 9, only-if-cached;"}, func(*RequestControl) {}},
+	{"a broken extension is ignored", []string{`x="open`, "max-age=9, x y"}, func(c *RequestControl) { c.MaxAge = 9 * second }},
 }
 
 func TestParseRequest(t *testing.T) {
@@ -131,28 +137,59 @@ var responseTable = []struct {
 	{"§5.2 several lines", []string{"max-age=60", "private"}, func(c *ResponseControl) { c.MaxAge, c.Private = 60*second, true }},
 	{"§5.2 no white space", []string{"max-age=60,private"}, func(c *ResponseControl) { c.MaxAge, c.Private = 60*second, true }},
 	{"§5.2 tabs, empty members", []string{",\tmax-age=60\t,, ,private ,"}, func(c *ResponseControl) { c.MaxAge, c.Private = 60*second, true }},
-	{"§5.2.3 unknown directives are ignored", []string{`immutable, x="1", y=2, max-age=60`}, func(c *ResponseControl) { c.MaxAge = 60 * second }},
+	{"§5.2.3 unknown directives are ignored", []string{`immutability, x="1", y=2, max-age=60`}, func(c *ResponseControl) { c.MaxAge = 60 * second }},
 	{"§5.2.3 unknown name longer than any known", []string{"no-store-" + strings.Repeat("x", 200)}, func(*ResponseControl) {}},
 	{"RFC 9110 §5.6.4 quoted commas", []string{`x="no-store, max-age=9", max-age=60`}, func(c *ResponseControl) { c.MaxAge = 60 * second }},
 	{"RFC 9110 §5.6.4 quoted pairs", []string{`x="\", no-store, \\", max-age=60`}, func(c *ResponseControl) { c.MaxAge = 60 * second }},
-	{"RFC 9110 §5.6.2 no folding beyond ASCII", []string{"no-\u017ftore"}, malformed},
-	{"semicolons", []string{"max-age=60; private"}, malformed},
-	{"a ban behind semicolons", []string{"public; no-store, max-age=60"}, malformed},
-	{"space before =", []string{"max-age =60"}, malformed},
-	{"space after =", []string{"max-age= 60"}, malformed},
-	{"nothing after =", []string{"max-age="}, malformed},
-	{"no name", []string{"=60"}, malformed},
-	{"two words", []string{"max-age=60, no store"}, malformed},
-	{"quoted whole", []string{`"no-store"`}, malformed},
-	{"open quote hides what follows", []string{`max-age=60, x="a, no-store`}, malformed},
-	{"open quote ends with its line", []string{`x="a`, `no-store"`}, malformed},
-	{"open quoted pair", []string{`max-age=60, x="a\`}, malformed},
-	{"text after a quoted string", []string{`x="a"b, max-age=60`}, malformed},
-	{"control characters", []string{"max-age=60\x00"}, malformed},
-	{"bytes beyond ASCII", []string{"max-age=60, \xff"}, malformed},
+	{"RFC 8246 §2 immutable", []string{"immutable"}, func(c *ResponseControl) { c.Immutable = true }},
+	{"RFC 8246 §2 permits, so only as specified", []string{"immutable=1"}, func(*ResponseControl) {}},
+	{"RFC 5861 §3 stale-while-revalidate", []string{"stale-while-revalidate=30"}, func(c *ResponseControl) { c.StaleWhileRevalidate = 30 * second }},
+	{"RFC 5861 §3 several, the least", []string{"stale-while-revalidate=30, stale-while-revalidate=20"}, func(c *ResponseControl) { c.StaleWhileRevalidate = 20 * second }},
+	{"RFC 5861 §3 bare permits nothing", []string{"stale-while-revalidate"}, func(c *ResponseControl) { c.StaleWhileRevalidate = 0 }},
+	{"RFC 5861 §4 stale-if-error, quoted, in any case", []string{`Stale-If-Error="30"`}, func(c *ResponseControl) { c.StaleIfError = 30 * second }},
+	{"RFC 5861 §4 capped", []string{"stale-if-error=99999999999999999999"}, func(c *ResponseControl) { c.StaleIfError = MaxDelta }},
+
+	{"RFC 9110 §5.6.2 no folding beyond ASCII", []string{"no-\u017ftore"}, broken()},
+	{"semicolons", []string{"max-age=60; private"}, broken(stale, private)},
+	{"a ban behind semicolons", []string{"public; no-store, max-age=60"}, broken(noStore, sixty)},
+	{"§4.2.1 space before =", []string{"max-age =60"}, broken(stale)},
+	{"§4.2.1 space after =", []string{"max-age= 60"}, broken(stale)},
+	{"§4.2.1 space around =, after a good one", []string{"max-age=60, max-age = 60"}, broken(stale)},
+	{"§4.2.1 nothing after =", []string{"max-age="}, broken(stale)},
+	{"§4.2.1 s-maxage broken", []string{"s-maxage= 60, max-age=60"}, broken(sixty, func(c *ResponseControl) { c.SMaxAge = 0 })},
+	{"no name", []string{"=60, max-age=60"}, broken(sixty)},
+	{"two words", []string{"max-age=60, no store"}, broken(sixty, noStore)},
+	{"quoted whole", []string{`"no-store"`}, broken(noStore)},
+	{"quoted whole, in upper case", []string{`"NO-CACHE"`}, broken(func(c *ResponseControl) { c.NoCache = true })},
+	{"an open quote hides nothing that restricts", []string{`max-age=60, x="a, no-store`}, broken(sixty, noStore)},
+	{"an open quote in an extension", []string{`max-age=60, foo="bar`}, broken(sixty)},
+	{"an open quote takes its line, whose lifetime is unreadable", []string{`foo="bar, max-age=60`}, broken(stale)},
+	{"an open quote ends with its line", []string{`x="a`, `max-age=60`}, broken(sixty)},
+	{"an open quote permits nothing", []string{`x="a, public, must-understand, immutable, stale-if-error=9`}, broken()},
+	{"an open quoted pair", []string{`max-age=60, x="a\`}, broken(sixty)},
+	{"text after a quoted string", []string{`x="a"b, max-age=60`}, broken(sixty)},
+	{"text after a quoted string that restricts", []string{`x="a, private"b, max-age=60`}, broken(sixty, private)},
+	{"a comma in quotes of a broken member ends nothing", []string{`x y="1, s-maxage=60", max-age=60`}, broken(sixty, func(c *ResponseControl) { c.SMaxAge = 0 })},
+	{"must-revalidate broken", []string{"max-age=60, must-revalidate;"}, broken(sixty, func(c *ResponseControl) { c.MustRevalidate = true })},
+	{"proxy-revalidate broken", []string{"max-age=60, proxy-revalidate;"}, broken(sixty, func(c *ResponseControl) { c.ProxyRevalidate = true })},
+	{"control characters", []string{"max-age=60\x00"}, broken(stale)},
+	{"bytes beyond ASCII", []string{"max-age=60, \xff"}, broken(sixty)},
 }
 
-func malformed(c *ResponseControl) { c.Malformed, c.NoStore = true, true }
+func sixty(c *ResponseControl)   { c.MaxAge = 60 * second }
+func stale(c *ResponseControl)   { c.MaxAge = 0 }
+func noStore(c *ResponseControl) { c.NoStore = true }
+func private(c *ResponseControl) { c.Private = true }
+
+// broken is what a field with a broken member gives, beside the effects.
+func broken(effects ...func(*ResponseControl)) func(*ResponseControl) {
+	return func(c *ResponseControl) {
+		c.Malformed = true
+		for _, f := range effects {
+			f(c)
+		}
+	}
+}
 
 func TestParseResponse(t *testing.T) {
 	t.Parallel()
@@ -182,7 +219,7 @@ func FuzzParseRequest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, field string) {
 		lines := strings.Split(field, "\n")
 		c := ParseRequest(control(lines...))
-		within(t, Absent, c.MaxAge, c.MinFresh, c.MaxStale)
+		within(t, Absent, c.MaxAge, c.MinFresh, c.MaxStale, c.StaleIfError)
 		slices.Reverse(lines)
 		require.Equal(t, c, ParseRequest(control(lines...)), "the order of lines has no meaning")
 		require.True(t, ParseRequest(control(append(lines, "no-store")...)).NoStore, "nothing before it hides a line")
@@ -197,15 +234,18 @@ func FuzzParseResponse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, field string) {
 		lines := strings.Split(field, "\n")
 		c := ParseResponse(control(lines...))
-		within(t, Absent, c.MaxAge, c.SMaxAge)
+		within(t, Absent, c.MaxAge, c.SMaxAge, c.StaleWhileRevalidate, c.StaleIfError)
 		slices.Reverse(lines)
 		require.Equal(t, c, ParseResponse(control(lines...)), "the order of lines has no meaning")
 		if joined := ParseResponse(control(strings.Join(lines, ", "))); !c.Malformed {
 			require.Equal(t, c, joined, "lines and members are one list, RFC 9110 §5.3")
 		}
 		require.True(t, ParseResponse(control(append(lines, "no-store")...)).NoStore, "nothing before it hides a line")
-		private := ParseResponse(control(append(lines, `private="x"`)...))
-		require.True(t, private.Private || private.Malformed)
+		require.True(t, ParseResponse(control(append(lines, `private="x"`)...)).Private)
+		for _, line := range []string{field + " no-store", field + `", no-store`, "no-store " + field} { // nor does what stands in its own line
+			c := ParseResponse(control(line))
+			require.True(t, c.NoStore || strings.Count(line, `"`) >= 2 || !c.Malformed, "%q", line)
+		}
 	})
 }
 

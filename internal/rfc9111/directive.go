@@ -2,13 +2,14 @@ package rfc9111
 
 import "time"
 
-// longestDirective is the length of "proxy-revalidate", beyond which a name is an extension.
-const longestDirective = len("proxy-revalidate")
+// longestDirective is the length of "stale-while-revalidate", beyond which a name is an extension.
+const longestDirective = len("stale-while-revalidate")
 
 // directive is one member of a Cache-Control list: token [ "=" ( token / quoted-string ) ] (RFC 9111 §5.2).
 type directive struct {
 	name, value string // value without its quotes, quoted pairs as they came
 	bare        bool   // there is no argument
+	broken      bool   // it does not follow the grammar: there is no name, and value is all of it
 }
 
 // fold returns the name in lower case, or nothing for a name that is longer than any that we know.
@@ -24,6 +25,32 @@ func (d directive) fold(buf *[longestDirective]byte) []byte {
 		buf[i] = c
 	}
 	return buf[:len(d.name)]
+}
+
+// mentions reports whether a broken member holds a directive's name, given in letters only, whatever stands between them: "no store", an open
+// quote and a misplaced semicolon leave the same letters behind.
+func (d directive) mentions(name string) bool {
+	for i := range len(d.value) {
+		if rest := d.value[i:]; isAlpha(rest[0]) && lettersBegin(rest, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// lettersBegin reports whether the letters of s begin with those of lower.
+func lettersBegin(s, lower string) bool {
+	n := 0
+	for i := 0; i < len(s) && n < len(lower); i++ {
+		if !isAlpha(s[i]) {
+			continue
+		}
+		if s[i]|0x20 != lower[n] {
+			return false
+		}
+		n++
+	}
+	return n == len(lower)
 }
 
 // delta returns the argument as delta-seconds, which RFC 9111 §5.2 has us take from a token and from a quoted string alike.
@@ -42,11 +69,11 @@ func parseDelta(s string) (v time.Duration, ok bool) {
 	return time.Duration(seconds) * time.Second, s != ""
 }
 
-// scanner walks the directives of a Cache-Control field that may have several lines. It ends at the first member that breaks the grammar.
+// scanner walks the directives of a Cache-Control field that may have several lines. A member that breaks the grammar is handed out as such,
+// and ends where the list goes on.
 type scanner struct {
-	lines  []string // not yet begun
-	rest   string   // of the line at hand
-	broken bool
+	lines []string // not yet begun
+	rest  string   // of the line at hand
 }
 
 func (s *scanner) next() (d directive, ok bool) {
@@ -56,7 +83,7 @@ func (s *scanner) next() (d directive, ok bool) {
 			i++
 		}
 		if s.rest = s.rest[i:]; s.rest != "" {
-			return s.member()
+			return s.member(), true
 		}
 		if len(s.lines) == 0 {
 			return directive{}, false
@@ -65,22 +92,41 @@ func (s *scanner) next() (d directive, ok bool) {
 	}
 }
 
-func (s *scanner) member() (d directive, ok bool) {
+func (s *scanner) member() (d directive) {
 	n := tokenLen(s.rest)
-	d.name, s.rest, d.bare = s.rest[:n], s.rest[n:], true
-	ok = n > 0
-	if ok && s.rest != "" && s.rest[0] == '=' {
+	rest, ok := s.rest[n:], n > 0
+	d.name, d.bare = s.rest[:n], true
+	if ok && rest != "" && rest[0] == '=' {
 		d.bare = false
-		d.value, s.rest, ok = argument(s.rest[1:])
+		d.value, rest, ok = argument(rest[1:])
 	}
-	for s.rest != "" && isSpace(s.rest[0]) {
-		s.rest = s.rest[1:]
+	for rest != "" && isSpace(rest[0]) {
+		rest = rest[1:]
 	}
-	if !ok || s.rest != "" && s.rest[0] != ',' {
-		s.broken = true
-		return directive{}, false
+	if !ok || rest != "" && rest[0] != ',' {
+		n := memberLen(s.rest)
+		d = directive{value: s.rest[:n], broken: true}
+		rest = s.rest[n:]
 	}
-	return d, true
+	s.rest = rest
+	return d
+}
+
+// memberLen returns where the broken member that s begins with ends: at a comma outside of quotes. A quote that is not closed takes the whole
+// line, for nobody knows where it should have been.
+func memberLen(s string) int {
+	quoted := false
+	for i := 0; i < len(s); i++ {
+		switch {
+		case s[i] == '"':
+			quoted = !quoted
+		case quoted && s[i] == '\\':
+			i++
+		case s[i] == ',' && !quoted:
+			return i
+		}
+	}
+	return len(s)
 }
 
 // argument splits a leading token or quoted string off s (RFC 9110 §5.6.2, §5.6.4).
@@ -122,5 +168,7 @@ func isTchar(c byte) bool {
 	}
 	return c < 128 && tcharsHigh>>(c-64)&1 != 0
 }
+
+func isAlpha(c byte) bool { return 'a' <= c|0x20 && c|0x20 <= 'z' }
 
 func isSpace(c byte) bool { return c == ' ' || c == '\t' } // OWS, RFC 9110 §5.6.3

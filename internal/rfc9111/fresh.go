@@ -1,39 +1,72 @@
 package rfc9111
 
-import "time"
+import (
+	"net/http"
+	"time"
+)
 
-// Fresh returns how long the response is fresh (RFC 9111 §4.2.1) and how old it was when it arrived (§4.2.3). Neither is negative or above
-// MaxDelta. A response without explicit freshness has lifetime 0.
-func Fresh(x *Exchange) (lifetime, initialAge time.Duration) {
-	return fresh(x, x.directives())
+// Terms are on what conditions a stored response may be reused, as they were when it arrived. Lifetime and Age are neither negative nor above
+// MaxDelta, the other durations may also be Absent. The zero value is stale from the start, but for its two windows of 0.
+type Terms struct {
+	Lifetime             time.Duration // how long it is fresh (RFC 9111 §4.2.1)
+	Age                  time.Duration // how old it was when it arrived (RFC 9111 §4.2.3)
+	StaleWhileRevalidate time.Duration // how stale it may be while it is validated (RFC 5861 §3)
+	StaleIfError         time.Duration // how stale it may be in place of an error (RFC 5861 §4)
+	NoCache              bool          // each use needs validation (RFC 9111 §5.2.2.4)
+	NoStale              bool          // it is never used stale (RFC 9111 §4.2.4), whatever its windows; s-maxage says so, in a targeted field max-age does not
+	Immutable            bool          // it does not change while it is fresh (RFC 8246 §2)
+	Heuristic            bool          // the lifetime is a guess, of the operator or from Last-Modified (RFC 9111 §4.2.2)
 }
 
-func fresh(x *Exchange, c *ResponseControl) (lifetime, initialAge time.Duration) {
+// TermsOf returns the terms of a response.
+func TermsOf(x *Exchange, c Config) Terms {
+	return termsOf(x, x.directives(c.Targeted), &c)
+}
+
+func termsOf(x *Exchange, cc *ResponseControl, c *Config) Terms {
 	date, ok := ParseDate(x.Response.Get("Date"), x.ResponseTime)
 	if !ok {
 		date = x.ResponseTime // RFC 9110 §6.6.1
 	}
-	switch {
-	case c.SMaxAge != Absent: // RFC 9111 §5.2.2.10: overrides max-age and Expires in a shared cache
-		lifetime = c.SMaxAge
-	case c.MaxAge != Absent: // RFC 9111 §5.3: Expires is ignored beside it
-		lifetime = c.MaxAge
-	default:
-		lifetime = untilExpires(x, date)
+	t := Terms{
+		Age:                  initialAgeOf(x, date),
+		StaleWhileRevalidate: otherwise(cc.StaleWhileRevalidate, c.StaleWhileRevalidate),
+		StaleIfError:         otherwise(cc.StaleIfError, c.StaleIfError),
+		NoCache:              cc.NoCache,
+		NoStale:              cc.NoCache || cc.MustRevalidate || cc.ProxyRevalidate || cc.SMaxAge != Absent, // RFC 9111 §5.2.2.2, §5.2.2.8, §5.2.2.10
+		Immutable:            cc.Immutable,
 	}
-	return lifetime, initialAgeOf(x, date)
+	switch {
+	case cc.SMaxAge != Absent: // RFC 9111 §5.2.2.10: overrides max-age and Expires in a shared cache
+		t.Lifetime = cc.SMaxAge
+	case cc.MaxAge != Absent: // RFC 9111 §5.3: Expires is ignored beside it
+		t.Lifetime = cc.MaxAge
+	case x.expires():
+		t.Lifetime = untilExpires(x, date)
+	default:
+		t.Lifetime, t.Heuristic = guess(x, cc, c, date), true
+	}
+	return t
+}
+
+// otherwise returns what the response says or, where it says nothing, what the operator does. An operator's 0 says nothing.
+func otherwise(said, configured time.Duration) time.Duration {
+	if said == Absent && configured > 0 {
+		return clamp(configured)
+	}
+	return said
 }
 
 // explicit reports whether the response states its lifetime (RFC 9111 §3).
-func explicit(x *Exchange, c *ResponseControl) bool {
-	return c.SMaxAge != Absent || c.MaxAge != Absent || len(x.Response["Expires"]) > 0
+func explicit(x *Exchange, cc *ResponseControl) bool {
+	return cc.SMaxAge != Absent || cc.MaxAge != Absent || x.expires()
 }
+
+// expires reports whether Expires counts: a targeted field takes its place (RFC 9213 §2.2).
+func (x *Exchange) expires() bool { return has(x.Response, "Expires") && !x.targeted }
 
 func untilExpires(x *Exchange, date time.Time) time.Duration {
 	lines := x.Response["Expires"]
-	if len(lines) == 0 {
-		return 0
-	}
 	for _, line := range lines[1:] {
 		if line != lines[0] {
 			return 0 // RFC 9111 §4.2.1: with several values, the first or stale
@@ -44,6 +77,50 @@ func untilExpires(x *Exchange, date time.Time) time.Duration {
 		return 0 // RFC 9111 §5.3: an invalid date, "0" above all, is in the past
 	}
 	return clamp(expires.Sub(date))
+}
+
+// guess returns the lifetime of a response that states none, 0 where none may be assumed (RFC 9111 §4.2.2). Pragma means nothing in a response
+// (§5.4), but who sends it has not meant to be guessed at.
+func guess(x *Exchange, cc *ResponseControl, c *Config, date time.Time) time.Duration {
+	if cc.Vague || pragmaNoCache(x.Response) {
+		return 0
+	}
+	if c.NegativeTTL > 0 && c.negative(x.Status) {
+		return clamp(c.NegativeTTL)
+	}
+	if !heuristic(x.Status) && !cc.Public {
+		return 0
+	}
+	if modified, ok := ParseDate(x.Response.Get("Last-Modified"), x.ResponseTime); ok && c.MaxHeuristic > 0 {
+		return min(clamp(date.Sub(modified))/10, clamp(c.MaxHeuristic)).Truncate(time.Second)
+	}
+	if x.Status < http.StatusBadRequest {
+		return clamp(c.DefaultTTL)
+	}
+	return 0
+}
+
+// heuristic reports whether a status is defined as heuristically cacheable (RFC 9110 §15.1).
+func heuristic(status int) bool {
+	switch status {
+	case http.StatusOK, http.StatusNonAuthoritativeInfo, http.StatusNoContent, http.StatusPartialContent,
+		http.StatusMultipleChoices, http.StatusMovedPermanently, http.StatusPermanentRedirect,
+		http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusGone, http.StatusRequestURITooLong, http.StatusNotImplemented:
+		return true
+	}
+	return false
+}
+
+// negative reports whether a status is one that NegativeTTL is for. With NegativeErrors these are all errors that may be the resource's: those
+// that a client can bring about by the form of its request, or by what it may not do, are not, or one client could deny the others an answer.
+func (c *Config) negative(status int) bool {
+	switch status {
+	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusGone, http.StatusRequestURITooLong, http.StatusNotImplemented:
+		return true
+	case http.StatusBadRequest, http.StatusForbidden, http.StatusRequestEntityTooLarge, http.StatusHTTPVersionNotSupported:
+		return false
+	}
+	return c.NegativeErrors && status >= http.StatusBadRequest
 }
 
 // initialAgeOf computes corrected_initial_age (RFC 9111 §4.2.3).

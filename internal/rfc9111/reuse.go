@@ -39,20 +39,83 @@ func Lookup(method string, h http.Header, c RequestControl, hasBody bool) Bypass
 	return ""
 }
 
-// Reusable reports whether a stored response of this age and freshness lifetime satisfies the request without validation (RFC 9111 §4, §5.2.1).
-// Only a fresh one does: max-stale is a permission that is not used.
-func Reusable(c RequestControl, age, lifetime time.Duration) bool {
+// Use is what may be done with a stored response that a request selects. The zero value is what is always right.
+type Use uint8
+
+// The ways to use a stored response.
+const (
+	MustValidate    Use = iota // only once the origin says that it is current (RFC 9111 §4.3)
+	Fresh                      // it answers the request (RFC 9111 §4.2)
+	Stale                      // it answers the request, which takes it stale (RFC 9111 §5.2.1.2)
+	WhileRevalidate            // it answers the request, and is validated behind it (RFC 5861 §3)
+)
+
+// Fresh reports whether the response is fresh at that age (RFC 9111 §4.2) and may be used without validation. Where it is and Use says
+// MustValidate, the reason is in the request.
+func (t Terms) Fresh(age time.Duration) bool { return !t.NoCache && t.Lifetime > age }
+
+// Use decides on a request (RFC 9111 §4, §5.2.1). A cache that does not grant what its clients ask for changes c before: without MaxStale none is
+// served stale on a client's word, and ParseRequest(nil) is a client that asks for nothing.
+func (t Terms) Use(c RequestControl, age time.Duration) Use {
 	switch {
-	case c.NoCache: // RFC 9111 §5.2.1.4
+	case t.NoCache, c.NoCache: // RFC 9111 §5.2.2.4, §5.2.1.4, which RFC 8246 §2 leaves in force
+		return MustValidate
+	case t.Fresh(age):
+		return t.useFresh(c, age)
+	case t.NoStale || !c.takesStale(age, age-t.Lifetime):
+		return MustValidate
+	case inWindow(age-t.Lifetime, t.StaleWhileRevalidate):
+		return WhileRevalidate
+	case c.MaxStale != Absent:
+		return Stale
+	}
+	return MustValidate
+}
+
+func (t Terms) useFresh(c RequestControl, age time.Duration) Use {
+	switch {
+	case !t.Immutable && c.MaxAge != Absent && (age > c.MaxAge || c.MaxAge == 0): // RFC 9111 §5.2.1.1; 0 is a reload, however young the response
+		return MustValidate
+	case c.MinFresh != Absent && t.Lifetime-age < c.MinFresh: // RFC 9111 §5.2.1.3
+		return MustValidate
+	}
+	return Fresh
+}
+
+// takesStale reports whether the client has nothing against a response of that age and staleness.
+func (c *RequestControl) takesStale(age, staleness time.Duration) bool {
+	switch {
+	case c.MinFresh != Absent: // RFC 9111 §5.2.1.3
 		return false
-	case lifetime <= age: // RFC 9111 §4.2: fresh while the lifetime exceeds the age
-		return false
-	case c.MaxAge != Absent && (age > c.MaxAge || c.MaxAge == 0): // RFC 9111 §5.2.1.1; 0 is a reload, however young the response
-		return false
-	case c.MinFresh != Absent && lifetime-age < c.MinFresh: // RFC 9111 §5.2.1.3
+	case c.MaxAge != Absent && (age > c.MaxAge || c.MaxStale == Absent): // RFC 9111 §5.2.1.1: unless max-stale is also present, it takes nothing stale
 		return false
 	}
-	return true
+	return c.MaxStale == Absent || staleness <= c.MaxStale // RFC 9111 §5.2.1.2
 }
+
+// AfterError reports whether the response may stand in for one that could not be had: the upstream is unreachable, or answers 500, 502, 503 or
+// 504 (RFC 9111 §4.2.4, §4.3.3, RFC 5861 §4). How stale it may be is said by the request's stale-if-error, else by the response's, else by
+// maxStale, which is also the most; 0 forbids what is stale. Where only maxStale speaks for it, what the client takes counts.
+func (t Terms) AfterError(c RequestControl, age, maxStale time.Duration) bool {
+	window := t.StaleIfError
+	if c.StaleIfError != Absent {
+		window = c.StaleIfError
+	}
+	stated := window > 0 // RFC 5861 §4: regardless of other freshness information
+	switch {
+	case t.NoCache, c.NoCache:
+		return false
+	case t.Fresh(age):
+		return stated || t.useFresh(c, age) == Fresh
+	case t.NoStale, !stated && !c.takesStale(age, age-t.Lifetime):
+		return false
+	case window == Absent:
+		window = maxStale
+	}
+	return inWindow(age-t.Lifetime, min(window, maxStale))
+}
+
+// inWindow reports whether a response is no more stale than a window of time, of which 0 and Absent are none.
+func inWindow(staleness, window time.Duration) bool { return window > 0 && staleness <= window }
 
 func has(h http.Header, name string) bool { return len(h[name]) > 0 }

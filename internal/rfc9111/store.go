@@ -3,7 +3,9 @@ package rfc9111
 import (
 	"net/http"
 	"net/textproto"
+	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -12,6 +14,7 @@ import (
 type Exchange struct {
 	Method       string
 	Status       int
+	Target       *url.URL    // the target URI as the upstream received it, absolute (RFC 9110 §7.1); only looked at for a POST, nil forbids that
 	Request      http.Header // as the client sent it, which is what later requests are compared with
 	Sent         http.Header // as the upstream received it; nil: like Request
 	Response     http.Header
@@ -20,23 +23,41 @@ type Exchange struct {
 	RequestTime  time.Time // when the request was sent
 	ResponseTime time.Time // when the response's header arrived
 
-	control ResponseControl // Response's, once parsed
-	parsed  bool
+	control  ResponseControl // Response's, once parsed
+	parsed   bool
+	targeted bool // control is of a targeted field
 }
 
-// directives returns what ParseResponse makes of the response, once.
-func (x *Exchange) directives() *ResponseControl {
+// directives returns what the response says to this cache, read once: all calls have the same target list.
+func (x *Exchange) directives(targets []string) *ResponseControl {
 	if !x.parsed {
-		x.control, x.parsed = ParseResponse(x.Response), true
+		x.control, x.targeted = ParseTargeted(x.Response, targets)
+		if !x.targeted {
+			x.control = ParseResponse(x.Response)
+		}
+		x.parsed = true
 	}
 	return &x.control
 }
 
-// Config is what the operator permits beyond the defaults. The zero value permits nothing.
+// Config is what the operator permits and adds beyond what a response says. The zero value permits and adds nothing.
 type Config struct {
-	Authorized bool // all clients share one identity: RFC 9111 §3.5 is met by agreement
-	Cookies    bool // responses that set cookies, and responses to requests with cookies, are stored like others
-	MaxVary    int  // a response that varies by more fields is not stored; 0: 16, which is also the most
+	Authorized bool     // all clients share one identity: RFC 9111 §3.5 is met by agreement
+	Cookies    bool     // responses that set cookies, and responses to requests with cookies, are stored like others
+	KeepStale  bool     // what is stale at once is stored, too, if it can be validated or may be served stale
+	MaxVary    int      // a response that varies by more fields is not stored; 0: 16, which is also the most
+	Targeted   []string // the targeted fields that this cache goes by, canonical, the most applicable first (RFC 9213 §2.2)
+
+	// A response that states no lifetime, but may be stored without (RFC 9111 §4.2.2), has the tenth of its age since Last-Modified, at most
+	// MaxHeuristic; 0: none. One that has no Last-Modified, or none that counts, has DefaultTTL, unless it is an error. The errors 404, 405, 410,
+	// 414 and 501 have NegativeTTL in place of both.
+	MaxHeuristic, DefaultTTL, NegativeTTL time.Duration
+	// NegativeErrors extends NegativeTTL to the other errors that a resource may have: 5xx, and 4xx that do not come from the form of the request.
+	// RFC 9111 §3 forbids this without an agreement with the origin.
+	NegativeErrors bool
+
+	// StaleWhileRevalidate and StaleIfError are what a response has that does not say. Neither overrules what forbids stale answers.
+	StaleWhileRevalidate, StaleIfError time.Duration
 }
 
 // Verdict says why a response is not stored. The zero value means that it is. Values are tokens, fit for a Cache-Status detail (RFC 9211 §2.8).
@@ -49,28 +70,28 @@ const (
 	VerdictCookie         Verdict = "cookie"           // the request had cookies and the response does not permit sharing
 	VerdictEcho           Verdict = "echo"             // the response repeats the request, or its credentials
 	VerdictEventStream    Verdict = "event-stream"     // the response has no end
-	VerdictMalformed      Verdict = "malformed"        // Cache-Control does not follow the grammar
-	VerdictMethod         Verdict = "method"           // not GET
+	VerdictMethod         Verdict = "method"           // neither GET nor a POST whose response is what a GET would find
 	VerdictNoCache        Verdict = "no-cache"         // each use would need validation
-	VerdictNoFreshness    Verdict = "no-freshness"     // no explicit lifetime
+	VerdictNoFreshness    Verdict = "no-freshness"     // no lifetime is stated, and none may be assumed
 	VerdictNoStore        Verdict = "no-store"         // the response forbids it
+	VerdictPartial        Verdict = "partial"          // the response is a part that may be stored as such, but not as a whole
 	VerdictPrivate        Verdict = "private"          // the response is for one client
 	VerdictRange          Verdict = "range"            // the response is, or may be, a part
 	VerdictRequestNoStore Verdict = "request-no-store" // the request forbids it
 	VerdictSetCookie      Verdict = "set-cookie"       // the response sets a cookie
 	VerdictStale          Verdict = "stale"            // the lifetime was over when the response arrived
-	VerdictStatus         Verdict = "status"           // not 200
+	VerdictStatus         Verdict = "status"           // the status is not one to store
 	VerdictUnframed       Verdict = "unframed"         // nothing would prove the body complete
 	VerdictVary           Verdict = "vary"             // no later request could be matched
 )
 
 // Storable returns "" when the response may be stored and later be served to any client (RFC 9111 §3), else why not.
 func Storable(x *Exchange, c Config) Verdict {
-	if v := understood(x); v != VerdictStore {
+	cc := x.directives(c.Targeted)
+	if v := understood(x, cc); v != VerdictStore {
 		return v
 	}
-	cc := x.directives()
-	if v := permitted(x, cc); v != VerdictStore {
+	if v := permitted(x, cc, &c); v != VerdictStore {
 		return v
 	}
 	if v := whole(x); v != VerdictStore {
@@ -82,21 +103,23 @@ func Storable(x *Exchange, c Config) Verdict {
 	if !selectable(x, c) {
 		return VerdictVary
 	}
-	if !explicit(x, cc) {
-		return VerdictNoFreshness
+	if v := useful(x, cc, &c); v != VerdictStore {
+		return v
 	}
-	if lifetime, age := fresh(x, cc); lifetime <= age {
-		return VerdictStale
+	if x.Status == http.StatusPartialContent {
+		return VerdictPartial
 	}
 	return VerdictStore
 }
 
 // understood judges whether the message is of a kind whose rules are known and whose end can be proven (RFC 9111 §3).
-func understood(x *Exchange) Verdict {
+func understood(x *Exchange, cc *ResponseControl) Verdict {
 	switch {
-	case x.Method != http.MethodGet:
+	case x.Method != http.MethodGet && !answersGet(x, cc):
 		return VerdictMethod
-	case x.Status != http.StatusOK:
+	case x.Status < 200 || x.Status > 599 || momentary(x.Status): // RFC 9110 §15: the status is final, and one that exists
+		return VerdictStatus
+	case cc.MustUnderstand && !known(x.Status): // RFC 9111 §3, §5.2.2.3
 		return VerdictStatus
 	case !x.Framed: // RFC 9112 §8: the end of a connection does not prove a message complete
 		return VerdictUnframed
@@ -104,10 +127,42 @@ func understood(x *Exchange) Verdict {
 	return VerdictStore
 }
 
-// whole judges whether the message is one answer for all time: not a part, not a stream, not the request itself.
+// answersGet judges whether a response to a POST holds what a GET of its target would find: it has explicit freshness, and a Content-Location that
+// is the target URI (RFC 9110 §9.3.3, §8.7).
+func answersGet(x *Exchange, cc *ResponseControl) bool {
+	lines := x.Response["Content-Location"]
+	if x.Method != http.MethodPost || x.Status != http.StatusOK || x.Target == nil || len(lines) != 1 || !explicit(x, cc) {
+		return false
+	}
+	u := resolve(x.Target, lines[0])
+	return u != nil && sameOrigin(u, x.Target) && sameResource(u, x.Target)
+}
+
+// momentary reports whether a status answers this request alone, and not whoever asks next: its credentials or their lack, its preconditions and
+// ranges, its connection, its size, its haste. RFC 6585 says of 428, 429, 431 and 511 that they must not be stored.
+func momentary(status int) bool {
+	switch status {
+	case http.StatusNotModified, http.StatusUnauthorized, http.StatusProxyAuthRequired, http.StatusRequestTimeout, http.StatusPreconditionFailed,
+		http.StatusRequestedRangeNotSatisfiable, http.StatusExpectationFailed, http.StatusMisdirectedRequest, http.StatusTooEarly,
+		http.StatusPreconditionRequired, http.StatusTooManyRequests, http.StatusRequestHeaderFieldsTooLarge, http.StatusNetworkAuthenticationRequired:
+		return true
+	}
+	return false
+}
+
+// known reports whether RFC 9110 §15 defines the status, and with it what a cache must know.
+func known(status int) bool {
+	return 200 <= status && status <= 206 || 300 <= status && status <= 305 || status == 307 || status == 308 ||
+		400 <= status && status <= 417 || status == 421 || status == 422 || status == 426 || 500 <= status && status <= 505
+}
+
+// whole judges whether the message is one answer for all time: not a stream, not the request itself, not a part that nobody knows the place of.
+// Who asks for a range and is answered with another status than 206 has all of the answer (RFC 9110 §14.2).
 func whole(x *Exchange) Verdict {
 	switch {
-	case x.asked("Range"), has(x.Response, "Content-Range"):
+	case x.Status == http.StatusPartialContent && (!x.asked("Range") || !placed(x.Response)):
+		return VerdictRange
+	case x.Status != http.StatusPartialContent && has(x.Response, "Content-Range"):
 		return VerdictRange
 	case hasType(x.Response, "text/event-stream"):
 		return VerdictEventStream
@@ -117,16 +172,43 @@ func whole(x *Exchange) Verdict {
 	return VerdictStore
 }
 
+// placed reports whether a 206 says which bytes of which representation it holds: one part, and a strong validator (RFC 9111 §3.4).
+func placed(response http.Header) bool {
+	lines := response["Content-Range"]
+	if len(lines) != 1 || hasType(response, "multipart/byteranges") {
+		return false
+	}
+	unit, place, _ := strings.Cut(textproto.TrimString(lines[0]), " ")
+	span, length, _ := strings.Cut(place, "/")
+	from, to, _ := strings.Cut(span, "-")
+	first, last, end := ordinal(from), ordinal(to), ordinal(length)
+	if !strings.EqualFold(unit, "bytes") || first < 0 || last < first || length != "*" && end <= last {
+		return false
+	}
+	tags := response["Etag"]
+	return len(tags) == 1 && quotedTag(textproto.TrimString(tags[0])) // RFC 9110 §8.8.3: without W/ it is strong
+}
+
+// ordinal reads 1*DIGIT, or returns -1.
+func ordinal(s string) int64 {
+	if s == "" || !isDigit(s[0]) {
+		return -1
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		return -1
+	}
+	return n
+}
+
 // permitted judges the directives of both sides. must-understand lifts no-store from a status that is understood (RFC 9111 §5.2.2.3).
-func permitted(x *Exchange, cc *ResponseControl) Verdict {
+func permitted(x *Exchange, cc *ResponseControl, c *Config) Verdict {
 	switch {
-	case cc.Malformed:
-		return VerdictMalformed
 	case cc.NoStore && !cc.MustUnderstand: // RFC 9111 §5.2.2.5
 		return VerdictNoStore
 	case cc.Private: // RFC 9111 §5.2.2.7
 		return VerdictPrivate
-	case cc.NoCache: // RFC 9111 §5.2.2.4
+	case cc.NoCache && !c.KeepStale, cc.NoCache && !validated(x): // RFC 9111 §5.2.2.4
 		return VerdictNoCache
 	case ParseRequest(x.Request).NoStore: // RFC 9111 §5.2.1.5
 		return VerdictRequestNoStore
@@ -148,6 +230,43 @@ func impersonal(x *Exchange, cc *ResponseControl, c Config) Verdict {
 		return VerdictEcho
 	}
 	return VerdictStore
+}
+
+// useful judges whether the response could answer a later request: its lifetime is stated or may be assumed (RFC 9111 §3), and is not over, or what
+// is stale can be validated or may be served for a while.
+func useful(x *Exchange, cc *ResponseControl, c *Config) Verdict {
+	t := termsOf(x, cc, c)
+	stated := !t.Heuristic
+	may := stated || heuristic(x.Status) || cc.Public || t.Lifetime > 0 && c.negative(x.Status)
+	switch {
+	case !may:
+		return VerdictNoFreshness
+	case cc.NoCache, t.Lifetime > t.Age:
+		return VerdictStore
+	case !stated && t.Lifetime == 0 && (!c.KeepStale || !dated(x)): // who says nothing at all is not held to have meant it
+		return VerdictNoFreshness
+	case c.KeepStale && validated(x):
+		return VerdictStore
+	case c.KeepStale && !t.NoStale && inWindow(t.Age-t.Lifetime, max(t.StaleWhileRevalidate, t.StaleIfError)):
+		return VerdictStore
+	}
+	return VerdictStale
+}
+
+// validated reports whether the response has what it can be validated by: an entity tag, weak or strong, or a date (RFC 9111 §4.3.1).
+func validated(x *Exchange) bool {
+	lines := x.Response["Etag"]
+	return len(lines) == 1 && quotedTag(strings.TrimPrefix(textproto.TrimString(lines[0]), "W/")) || dated(x)
+}
+
+func dated(x *Exchange) bool {
+	_, ok := ParseDate(x.Response.Get("Last-Modified"), x.ResponseTime)
+	return ok
+}
+
+// quotedTag reports whether s is an opaque-tag (RFC 9110 §8.8.3).
+func quotedTag(s string) bool {
+	return len(s) >= 2 && s[0] == '"' && strings.IndexByte(s[1:], '"') == len(s)-2
 }
 
 // selectable judges whether a later request can be told to select this response or not (RFC 9111 §4.1). It cannot where the upstream chose by
