@@ -61,7 +61,7 @@ var (
 		"internal/e2e":       {tests: []string{".", "internal/testnet"}},
 		"internal/demo":      {imports: []string{"."}},
 		"internal/bench":     {imports: []string{"."}},
-		"internal/interop":   {imports: []string{"."}, tests: []string{"internal/testnet"}},
+		"internal/interop":   {imports: []string{"."}, tests: []string{"internal/testnet", "internal/rfc9111"}},
 	}
 	// nestedModules are the modules that keep foreign peers out of our go.mod.
 	nestedModules = []string{"internal/bench", "internal/interop"}
