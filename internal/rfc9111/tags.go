@@ -8,15 +8,15 @@ import (
 
 // A response may have this many tags. RFC 9875 §2 asks for 32 groups of 32 characters at least.
 const (
-	maxTags     = 256
-	maxTagBytes = 16 << 10
+	maxNames     = 256
+	maxNameBytes = 16 << 10
 )
 
 // Tags returns the names under which a response can be purged together with others, sorted and each once: the members of Surrogate-Key, parted
 // by spaces, of Cache-Tag, parted by commas, and of Cache-Groups, Strings of a Structured Field (RFC 9875 §2). They are compared byte by byte. ok
 // is false when they are more than 256 or 16 KiB: what cannot hold them all cannot keep the promise to purge it.
 func Tags(h http.Header) (tags []string, ok bool) {
-	if fieldBytes(h["Surrogate-Key"])+fieldBytes(h["Cache-Tag"])+fieldBytes(h["Cache-Groups"]) > maxTagBytes {
+	if fieldBytes(h["Surrogate-Key"])+fieldBytes(h["Cache-Tag"])+fieldBytes(h["Cache-Groups"]) > maxNameBytes {
 		return nil, false
 	}
 	for _, line := range h["Surrogate-Key"] {
@@ -39,7 +39,7 @@ func InvalidatedGroups(method string, h http.Header) (names []string, ok bool) {
 	if len(lines) == 0 || safe(method) {
 		return nil, true
 	}
-	if fieldBytes(lines) > maxTagBytes {
+	if fieldBytes(lines) > maxNameBytes {
 		return nil, false
 	}
 	return distinct(groups(lines))
@@ -64,7 +64,7 @@ func groups(lines []string) (names []string) {
 func distinct(names []string) ([]string, bool) {
 	slices.Sort(names)
 	names = slices.Compact(names)
-	if len(names) > maxTags {
+	if len(names) > maxNames {
 		return nil, false
 	}
 	return names, true

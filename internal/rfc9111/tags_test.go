@@ -53,25 +53,25 @@ func TestTagsAreBounded(t *testing.T) {
 	assert.True(t, ok, "RFC 9875 §2: 32 groups of 32 characters")
 	assert.Equal(t, want, got)
 
-	want, field = many(maxTags)
+	want, field = many(maxNames)
 	got, ok = Tags(http.Header{"Cache-Groups": {field}})
 	assert.True(t, ok)
 	assert.Equal(t, want, got)
 
-	_, field = many(maxTags + 1)
+	_, field = many(maxNames + 1)
 	for name, h := range map[string]http.Header{
 		"groups": {"Cache-Groups": {field}},
 		"keys":   {"Surrogate-Key": {strings.ReplaceAll(field, ",", " ")}},
 		"tags":   {"Cache-Tag": {field}},
-		"bytes":  {"Cache-Tag": {strings.Repeat("x", maxTagBytes+1)}},
-		"sum":    {"Cache-Tag": {strings.Repeat("x", maxTagBytes)}, "Surrogate-Key": {"x"}},
+		"bytes":  {"Cache-Tag": {strings.Repeat("x", maxNameBytes+1)}},
+		"sum":    {"Cache-Tag": {strings.Repeat("x", maxNameBytes)}, "Surrogate-Key": {"x"}},
 	} {
 		_, ok := Tags(h)
 		assert.False(t, ok, name)
 	}
 	_, ok = InvalidatedGroups("POST", http.Header{"Cache-Group-Invalidation": {field}})
 	assert.False(t, ok)
-	_, ok = InvalidatedGroups("POST", http.Header{"Cache-Group-Invalidation": {strings.Repeat(" ", maxTagBytes+1)}})
+	_, ok = InvalidatedGroups("POST", http.Header{"Cache-Group-Invalidation": {strings.Repeat(" ", maxNameBytes+1)}})
 	assert.False(t, ok)
 }
 
@@ -98,7 +98,7 @@ func FuzzTags(f *testing.F) {
 		h := http.Header{"Surrogate-Key": {surrogate}, "Cache-Tag": {tag}, "Cache-Groups": {groups}}
 		tags, ok := Tags(h)
 		require.True(t, slices.IsSorted(tags))
-		require.LessOrEqual(t, len(tags), maxTags)
+		require.LessOrEqual(t, len(tags), maxNames)
 		require.Equal(t, tags, slices.Compact(slices.Clone(tags)))
 		if ok {
 			h["Cache-Group-Invalidation"] = h["Cache-Groups"]
