@@ -2,16 +2,19 @@ package rfc9111
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"net/http"
 	"net/textproto"
 	"slices"
 	"strings"
+	"time"
 )
 
 const (
 	maxVaryNames = 16
 	maxVaryBytes = 4 << 10
+	maxRanked    = 24 // members of a field with weights; a longer one is compared as it came
 )
 
 // ParseVary returns the request fields that select the response (RFC 9110 §12.5.5): canonical, sorted, each once; nil when none do. An encoded
@@ -64,39 +67,273 @@ func encoded(response http.Header) bool {
 }
 
 // AppendVariant appends the secondary cache key (RFC 9111 §4.1) of request under the names of ParseVary and returns the extended slice. Keys are
-// equal exactly when the names are and each field has the same value: its lines joined by ", " and without white space at their ends. An absent
-// field equals only an absent one.
+// equal when the names are and each field says the same: its lines are joined, white space goes where it has no meaning, and in Accept,
+// Accept-Charset, Accept-Encoding and Accept-Language also the case, the way a weight is written and the order of members with different
+// weights. Whatever else differs makes another key. An absent field equals only an absent one.
 func AppendVariant(dst []byte, names []string, request http.Header) []byte {
 	for _, name := range names {
-		dst = appendField(appendString(dst, name), request[name])
-	}
-	return dst
-}
-
-func appendField(dst []byte, lines []string) []byte {
-	if len(lines) == 0 {
-		return append(dst, 0)
-	}
-	size := len(", ") * (len(lines) - 1)
-	for _, line := range lines {
-		size += len(textproto.TrimString(line))
-	}
-	dst = binary.AppendUvarint(dst, uint64(size)+1)
-	for i, line := range lines {
-		if i > 0 {
-			dst = append(dst, ", "...)
-		}
-		dst = append(dst, textproto.TrimString(line)...)
+		dst = appendField(appendString(dst, name), name, request[name])
 	}
 	return dst
 }
 
 // MatchVariant reports whether request selects the response that was stored with the secondary key stored, made by AppendVariant with the same
-// names. It allocates only for keys above 256 bytes.
+// names. It allocates only for keys above 512 bytes.
 func MatchVariant(stored []byte, names []string, request http.Header) bool {
 	if len(names) == 0 {
 		return len(stored) == 0
 	}
-	var scratch [256]byte
+	var scratch [512]byte
 	return bytes.Equal(stored, AppendVariant(scratch[:0], names, request))
+}
+
+// Candidate is what decides between stored responses that all match a request.
+type Candidate struct {
+	Varies   bool      // it names the fields that select it
+	Date     time.Time // when it was generated (Validators.Date)
+	Received time.Time // when it was stored or last validated
+}
+
+// CompareCandidates is negative when a is to be chosen over b: one that names what selects it over one that forgot to (RFC 9111 §4.1), then the
+// most recent by Date (§4), then the one that came last.
+func CompareCandidates(a, b Candidate) int {
+	if a.Varies != b.Varies {
+		if a.Varies {
+			return -1
+		}
+		return 1
+	}
+	return cmp.Or(b.Date.Compare(a.Date), b.Received.Compare(a.Received))
+}
+
+// appendField appends one field: four bytes that say how long its value is, plus one, or that it is absent; then the value.
+func appendField(dst []byte, name string, lines []string) []byte {
+	at := len(dst)
+	dst = append(dst, 0, 0, 0, 0)
+	if len(lines) == 0 {
+		return dst
+	}
+	dst = appendValue(dst, name, lines)
+	binary.BigEndian.PutUint32(dst[at:], uint32(len(dst)-at-4+1))
+	return dst
+}
+
+// appendValue appends the value in the form that all fields of its meaning share. What breaks the grammar is taken as it came: it has no meaning
+// that is known, and cannot be taken for a value in that form, which keeps the grammar.
+func appendValue(dst []byte, name string, lines []string) []byte {
+	at, ok := len(dst), false
+	switch name {
+	case "Accept-Encoding", "Accept-Language", "Accept-Charset": // RFC 9110 §12.5.2, §12.5.3, §12.5.4
+		dst, ok = appendRanked(dst, lines, false)
+	case "Accept": // RFC 9110 §12.5.1
+		dst, ok = appendRanked(dst, lines, true)
+	case "Access-Control-Request-Headers", "Cache-Control", "Pragma", "Prefer", "Priority", "Sec-Ch-Ua", "Sec-Ch-Ua-Full-Version-List":
+		dst, ok = appendListed(dst, lines)
+	}
+	if ok {
+		return dst
+	}
+	dst = dst[:at]
+	for i, line := range lines {
+		if i > 0 {
+			dst = append(dst, ", "...)
+		}
+		dst = append(dst, trimSpace(line)...)
+	}
+	return dst
+}
+
+// appendListed appends the members of a list without the white space around them, parted by commas, in their order and case.
+func appendListed(dst []byte, lines []string) (_ []byte, ok bool) {
+	for i, line := range lines {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		for rest := line; ; {
+			n := 0
+			for n < len(rest) && rest[n] != ',' {
+				if rest[n] != '"' {
+					n++
+					continue
+				}
+				_, after, closed := argument(rest[n:])
+				if !closed {
+					return dst, false
+				}
+				n = len(rest) - len(after)
+			}
+			dst = append(dst, trimSpace(rest[:n])...)
+			if n == len(rest) {
+				break
+			}
+			dst, rest = append(dst, ','), rest[n+1:]
+		}
+	}
+	return dst, true
+}
+
+// ranked is a member of a field with weights, by its place in the key.
+type ranked struct {
+	start, weightAt, end int
+	weight               int // in thousandths
+}
+
+// appendRanked appends the members of a field with weights, each followed by a comma, those with the greater weight first; equal ones keep their
+// order, by which a server may choose. It ends at the first member that breaks the grammar.
+func appendRanked(dst []byte, lines []string, media bool) (_ []byte, ok bool) {
+	var members [maxRanked]ranked
+	n, at, ordered := 0, len(dst), true
+	for _, line := range lines {
+		for rest := skipEmpty(line); rest != ""; rest = skipEmpty(rest) {
+			if n == maxRanked {
+				return dst, false
+			}
+			m := &members[n]
+			m.start = len(dst)
+			if dst, rest, ok = appendRange(dst, rest, media); !ok {
+				return dst, false
+			}
+			m.weightAt = len(dst)
+			if m.weight, rest, ok = weight(rest); !ok || rest != "" && rest[0] != ',' {
+				return dst, false
+			}
+			dst = append(appendWeight(dst, m.weight), ',')
+			m.end = len(dst)
+			ordered = ordered && (n == 0 || m.weight <= members[n-1].weight)
+			n++
+		}
+	}
+	if !ordered {
+		dst = reorder(dst, at, members[:n])
+	}
+	return dst, true
+}
+
+// appendRange appends in lower case the token or media range that s begins with, with its parameters but the weight.
+func appendRange(dst []byte, s string, media bool) (_ []byte, rest string, ok bool) {
+	n := tokenLen(s)
+	if n == 0 {
+		return dst, s, false
+	}
+	if media {
+		if n == len(s) || s[n] != '/' {
+			return dst, s, false
+		}
+		sub := tokenLen(s[n+1:])
+		if sub == 0 {
+			return dst, s, false
+		}
+		n += 1 + sub
+	}
+	dst, s = appendLower(dst, s[:n]), s[n:]
+	for media {
+		after := skipSpace(s)
+		if after == "" || after[0] != ';' {
+			break
+		}
+		after = skipSpace(after[1:])
+		n := tokenLen(after)
+		if n == 0 || n == len(after) || after[n] != '=' {
+			return dst, s, false
+		}
+		if n == 1 && after[0]|0x20 == 'q' { // the weight, which ends the member
+			break
+		}
+		_, tail, ok := argument(after[n+1:])
+		if !ok {
+			return dst, s, false
+		}
+		dst = appendLower(append(dst, ';'), after[:n]) // the value of a parameter may depend on case (RFC 9110 §5.6.6)
+		dst = append(dst, after[n:len(after)-len(tail)]...)
+		s = tail
+	}
+	return dst, s, true
+}
+
+// weight splits a leading weight off s, in thousandths; none is 1 (RFC 9110 §12.4.2).
+func weight(s string) (thousandths int, rest string, ok bool) {
+	if s = skipSpace(s); s == "" || s[0] != ';' {
+		return 1000, s, true
+	}
+	s = skipSpace(s[1:])
+	if len(s) < 3 || s[0]|0x20 != 'q' || s[1] != '=' || s[2] != '0' && s[2] != '1' {
+		return 0, s, false
+	}
+	thousandths = 1000 * int(s[2]-'0')
+	s = s[3:]
+	if s != "" && s[0] == '.' {
+		s = s[1:]
+		for unit := 100; unit > 0 && s != "" && '0' <= s[0] && s[0] <= '9'; unit /= 10 {
+			thousandths += unit * int(s[0]-'0')
+			s = s[1:]
+		}
+	}
+	return thousandths, skipSpace(s), thousandths <= 1000
+}
+
+func appendWeight(dst []byte, thousandths int) []byte {
+	if thousandths == 1000 {
+		return dst
+	}
+	dst = append(dst, ";q=0"...)
+	if thousandths > 0 {
+		dst = append(dst, '.')
+	}
+	for unit := 100; thousandths > 0; unit /= 10 {
+		dst = append(dst, byte('0'+thousandths/unit))
+		thousandths %= unit
+	}
+	return dst
+}
+
+// reorder sorts the members, which begin at dst[at:], by weight. Where one is named twice it leaves them: a server may go by the first or the last.
+func reorder(dst []byte, at int, members []ranked) []byte {
+	for i, m := range members {
+		for _, other := range members[:i] {
+			if bytes.Equal(dst[m.start:m.weightAt], dst[other.start:other.weightAt]) {
+				return dst
+			}
+		}
+	}
+	slices.SortStableFunc(members, func(a, b ranked) int { return b.weight - a.weight })
+	end := len(dst)
+	for _, m := range members {
+		dst = append(dst, dst[m.start:m.end]...)
+	}
+	copy(dst[at:], dst[end:])
+	return dst[:end]
+}
+
+func appendLower(dst []byte, s string) []byte {
+	at := len(dst)
+	dst = append(dst, s...)
+	for i, c := range dst[at:] {
+		if 'A' <= c && c <= 'Z' {
+			dst[at+i] = c + 'a' - 'A'
+		}
+	}
+	return dst
+}
+
+// skipEmpty returns s from its first member on (RFC 9110 §5.6.1.2).
+func skipEmpty(s string) string {
+	for s != "" && (isSpace(s[0]) || s[0] == ',') {
+		s = s[1:]
+	}
+	return s
+}
+
+func skipSpace(s string) string {
+	for s != "" && isSpace(s[0]) {
+		s = s[1:]
+	}
+	return s
+}
+
+func trimSpace(s string) string {
+	s = skipSpace(s)
+	for s != "" && isSpace(s[len(s)-1]) {
+		s = s[:len(s)-1]
+	}
+	return s
 }

@@ -1,9 +1,13 @@
 package rfc9111
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
+	"sort"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -75,33 +79,122 @@ func TestParseVary(t *testing.T) {
 	}
 }
 
+// variantTable also seeds FuzzVariant. Lines are parted by "\n"; "-" is an absent field.
+var variantTable = []struct {
+	name, field, a, b string
+	same              bool
+}{
+	{"§4.1 equal", "X-Any", "gzip", "gzip", true},
+	{"§4.1 different", "X-Any", "gzip", "br", false},
+	{"§4.1 values of unknown fields keep their case", "X-Any", "gzip", "GZIP", false},
+	{"§4.1 white space at the ends", "X-Any", " a b\t", "a b", true},
+	{"§4.1 white space within is not known to be without meaning", "X-Any", "a,b", "a, b", false},
+	{"§4.1 several lines combined", "X-Any", "a\nb", "a, b", true},
+	{"§4.1 an empty line is not known to be no member", "X-Any", "a\n", "a", false},
+	{"§4.1 order is not known to be without meaning", "X-Any", "a, b", "b, a", false},
+	{"§4.1 absent matches absent", "X-Any", "-", "-", true},
+	{"§4.1 absent does not match present", "X-Any", "-", "gzip", false},
+	{"§4.1 absent does not match empty", "X-Any", "-", "", false},
+	{"§4.1 empty matches empty", "X-Any", "", " ", true},
+
+	{"RFC 9110 §12.5.3 absent is any coding, empty is none", "Accept-Encoding", "-", "", false},
+	{"RFC 9110 §12.5.3 empty and identity are not known to be treated alike", "Accept-Encoding", "identity", "", false},
+	{"RFC 9110 §12.5.3 absent and *", "Accept-Encoding", "-", "*", false},
+	{"RFC 9110 §8.4.1 codings in any case", "Accept-Encoding", "gzip", "GZip", true},
+	{"RFC 9110 §5.6.3 white space around commas and semicolons", "Accept-Encoding", "gzip;q=0.5,br;q=0.1", "gzip ; q=0.5\t,  br; q=0.1", true},
+	{"RFC 9110 §5.6.1.2 empty members", "Accept-Encoding", ",gzip,,\n, br\n", "gzip, br", true},
+	{"RFC 9110 §5.3 lines", "Accept-Encoding", "gzip\nbr", "gzip, br", true},
+	{"RFC 9110 §12.4.2 no weight is 1", "Accept-Encoding", "gzip;q=1, br;q=1.000", "gzip, br", true},
+	{"RFC 9110 §12.4.2 zeros at the end", "Accept-Encoding", "gzip;q=0.50", "gzip;Q=0.5", true},
+	{"RFC 9110 §12.4.2 0 is never", "Accept-Encoding", "gzip;q=0", "gzip", false},
+	{"RFC 9110 §12.4.2 0 however written", "Accept-Encoding", "gzip;q=0.000", "gzip;q=0.", true},
+	{"RFC 9110 §12.4.2 0 is not absence", "Accept-Encoding", "gzip, br;q=0", "gzip", false},
+	{"RFC 9110 §12.4.2 other weights", "Accept-Encoding", "gzip;q=0.5", "gzip;q=0.501", false},
+	{"RFC 9110 §12.4.2 the order of different weights", "Accept-Encoding", "*;q=0.1, br, gzip;q=0.5", "br, gzip;q=0.5, *;q=0.1", true},
+	{"the order of like weights, by which servers choose", "Accept-Encoding", "gzip, br", "br, gzip", false},
+	{"the order of like weights among others", "Accept-Encoding", "x;q=0.1, gzip, br", "gzip, x;q=0.1, br", true},
+	{"the order of one member's weights", "Accept-Encoding", "gzip;q=0.1, gzip", "gzip, gzip;q=0.1", false},
+	{"a weight that breaks the grammar", "Accept-Encoding", "gzip;q=1.001", "gzip", false},
+	{"a weight of four digits", "Accept-Encoding", "gzip;q=0.5000", "gzip;q=0.5", false},
+	{"a weight without a digit", "Accept-Encoding", "gzip;q=.5", "gzip;q=0.5", false},
+	{"a broken field as it came", "Accept-Encoding", "gzip br", "gzip br", true},
+	{"a broken field in its case", "Accept-Encoding", "gzip br", "GZIP br", false},
+	{"24 members", "Accept-Encoding", numbered(24), strings.ToLower(numbered(24)), true},
+	{"more than 24 members are not read", "Accept-Encoding", numbered(25), strings.ToLower(numbered(25)), false},
+
+	{"RFC 9110 §12.5.4 tags in any case", "Accept-Language", "en-GB, en;q=0.7", "EN-gb,en;q=0.70", true},
+	{"RFC 9110 §12.5.4 order", "Accept-Language", "de;q=0.3, en", "en, de;q=0.3", true},
+	{"RFC 9110 §12.5.4 other tags", "Accept-Language", "en-GB", "en", false},
+	{"RFC 9110 §12.5.2 charsets in any case", "Accept-Charset", "UTF-8", "utf-8;q=1", true},
+
+	{"RFC 9110 §8.3.1 types in any case", "Accept", "Text/HTML", "text/html", true},
+	{"RFC 9110 §5.6.6 names of parameters in any case", "Accept", "text/html;Level=1", "text/html; level=1", true},
+	{"RFC 9110 §5.6.6 values of parameters may depend on case", "Accept", "text/html;a=B", "text/html;a=b", false},
+	{"RFC 9110 §12.5.1 a quoted comma", "Accept", `text/html;a="x, y"`, `text/html;a="x,y"`, false},
+	{"RFC 9110 §12.5.1 a quoted weight", "Accept", `text/html;a=";q=0.1, x/y"`, `text/html;a=";q=0.1,x/y"`, false},
+	{"RFC 9110 §12.5.1 order", "Accept", "*/*;q=0.8,text/html;level=1;q=0.90", "text/html; level=1; q=0.9, */*; q=0.8", true},
+	{"RFC 9110 §12.5.1 other parameters", "Accept", "text/html;level=1", "text/html;level=2", false},
+	{"a parameter behind the weight", "Accept", "text/html;q=0.5;a=B", "text/html;q=0.50;a=B", false},
+	{"no media range", "Accept", "text", "TEXT", false},
+	{"no subtype", "Accept", "text/", "TEXT/", false},
+	{"no value of a parameter", "Accept", "text/html;A", "text/html;a", false},
+	{"an open quote of a parameter", "Accept", `text/html;A="x`, `text/html;a="x`, false},
+
+	{"a list's white space", "Access-Control-Request-Headers", "x-a,x-b", "x-a , x-b", true},
+	{"a list's lines", "Prefer", "a\nb", "a,b", true},
+	{"a list's order", "Prefer", "a, b", "b, a", false},
+	{"a list's case", "Prefer", "a", "A", false},
+	{"a list's quoted comma", "Sec-Ch-Ua", `"a, b";v="1"`, `"a,b";v="1"`, false},
+	{"a list's quotes", "Sec-Ch-Ua", `"a, b";v="1" , "c"`, `"a, b";v="1","c"`, true},
+	{"a list's open quote", "Sec-Ch-Ua", `"a , b`, `"a, b`, false},
+}
+
+// fieldOf returns a header with the field that a row gives.
+func fieldOf(name, lines string) http.Header {
+	if lines == "-" {
+		return http.Header{}
+	}
+	return http.Header{name: strings.Split(lines, "\n")}
+}
+
 func TestVariants(t *testing.T) {
 	t.Parallel()
-	for _, row := range []struct {
-		name string
-		a, b []string
-		same bool
-	}{
-		{"§4.1 equal", []string{"gzip"}, []string{"gzip"}, true},
-		{"§4.1 different", []string{"gzip"}, []string{"br"}, false},
-		{"§4.1 values keep their case", []string{"gzip"}, []string{"GZIP"}, false},
-		{"§4.1 several lines combined", []string{"gzip", "br"}, []string{"gzip, br"}, true},
-		{"§4.1 white space around a value", []string{" gzip\t"}, []string{"gzip"}, true},
-		{"§4.1 order is not known to be without meaning", []string{"gzip, br"}, []string{"br, gzip"}, false},
-		{"§4.1 absent matches absent", nil, nil, true},
-		{"§4.1 absent does not match present", nil, []string{"gzip"}, false},
-		{"§4.1 absent does not match empty", nil, []string{""}, false},
-		{"§4.1 empty matches empty", []string{""}, []string{" "}, true},
-		{"§4.1 an empty line is a member", []string{"gzip", ""}, []string{"gzip"}, false},
-	} {
+	for _, row := range variantTable {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			names := []string{"Accept-Encoding"}
-			a, b := http.Header{"Accept-Encoding": row.a}, http.Header{"Accept-Encoding": row.b}
+			names := []string{row.field}
+			a, b := fieldOf(row.field, row.a), fieldOf(row.field, row.b)
 			assert.Equal(t, row.same, MatchVariant(AppendVariant(nil, names, a), names, b))
 			assert.Equal(t, row.same, MatchVariant(AppendVariant(nil, names, b), names, a))
 		})
 	}
+}
+
+func TestVariantsAreSpelledOneWay(t *testing.T) {
+	t.Parallel()
+	for field, forms := range map[string][2]string{
+		"Accept-Encoding": {"BR;q=0.25 , x;q=0.050, gzip;q=1.0, y;Q=0.", "gzip,br;q=0.25,x;q=0.05,y;q=0,"},
+		"Accept":          {`*/*;q=0.1, Text/HTML; Level="A, b" ;q=0.125`, `text/html;level="A, b";q=0.125,*/*;q=0.1,`},
+		"Prefer":          {"a , b", "a,b"},
+		"X-Any":           {" a , b ", "a , b"},
+	} {
+		assert.Equal(t, forms[1], string(appendValue(nil, field, []string{forms[0]})))
+		assert.Equal(t, forms[1], string(appendValue(nil, field, []string{forms[1]})))
+	}
+}
+
+func TestCandidates(t *testing.T) {
+	t.Parallel()
+	older := Candidate{Varies: true, Date: today, Received: today}
+	for name, worse := range map[string]Candidate{
+		"§4 the most recent by Date":            {Varies: true, Date: today.Add(-second), Received: today.Add(second)},
+		"§4.1 one with Vary before one without": {Date: today.Add(second), Received: today.Add(second)},
+		"the last to come of one Date":          {Varies: true, Date: today, Received: today.Add(-second)},
+	} {
+		assert.Negative(t, CompareCandidates(older, worse), name)
+		assert.Positive(t, CompareCandidates(worse, older), name)
+	}
+	assert.Zero(t, CompareCandidates(older, older))
 }
 
 func TestVariantsOfOtherNamesDiffer(t *testing.T) {
@@ -115,13 +208,78 @@ func TestVariantsOfOtherNamesDiffer(t *testing.T) {
 	assert.True(t, MatchVariant(AppendVariant(nil, []string{"A"}, long), []string{"A"}, long))
 }
 
-// joined is the plain model of the value that AppendVariant compares.
-func joined(lines []string) string {
+// meaning is the plain model of what AppendVariant compares, by the tools of the standard library.
+func meaning(field string, lines []string) string {
 	trimmed := make([]string, len(lines))
 	for i, line := range lines {
-		trimmed[i] = strings.Trim(line, " \t\r\n")
+		trimmed[i] = strings.Trim(line, " \t")
 	}
-	return strings.Join(trimmed, ", ")
+	raw := strings.Join(trimmed, ", ")
+	if field != "Accept-Encoding" {
+		return raw
+	}
+	type member struct {
+		name   string
+		weight float64
+	}
+	var members []member
+	grammar := regexp.MustCompile(`^([!#$%&'*+.^_|~0-9A-Za-z\x60-]+)(?:[ \t]*;[ \t]*[qQ]=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?))?$`)
+	names := map[string]bool{}
+	for _, line := range lines {
+		for part := range strings.SplitSeq(line, ",") {
+			if part = strings.Trim(part, " \t"); part == "" {
+				continue
+			}
+			found := grammar.FindStringSubmatch(part)
+			if found == nil || len(members) == maxRanked {
+				return "raw " + raw
+			}
+			m := member{strings.ToLower(found[1]), 1}
+			if found[2] != "" {
+				m.weight, _ = strconv.ParseFloat(found[2], 64)
+			}
+			names[m.name] = true
+			members = append(members, m)
+		}
+	}
+	if len(names) == len(members) {
+		sort.SliceStable(members, func(i, j int) bool { return members[i].weight > members[j].weight })
+	}
+	return fmt.Sprint("ranked ", members)
+}
+
+func FuzzVariant(f *testing.F) {
+	for _, row := range variantTable {
+		f.Add(row.a, row.b)
+	}
+	f.Fuzz(func(t *testing.T, a, b string) {
+		for _, field := range []string{"X-Any", "Accept-Encoding", "Accept", "Prefer"} {
+			one, two := http.Header{field: strings.Split(a, "\n")}, http.Header{field: strings.Split(b, "\n")}
+			names := []string{field}
+			stored := AppendVariant(nil, names, one)
+			require.True(t, MatchVariant(stored, names, one))
+			same := MatchVariant(stored, names, two)
+			if field == "X-Any" || field == "Accept-Encoding" {
+				require.Equal(t, meaning(field, one[field]) == meaning(field, two[field]), same, field)
+			}
+			if same { // the same bytes are there
+				require.Equal(t, letters(a), letters(b), field)
+			}
+			if len(one[field]) > 1 { // which together may be what none is
+				continue
+			}
+			again := string(appendValue(nil, field, one[field]))
+			require.Equal(t, strings.Trim(again, " \t"), string(appendValue(nil, field, []string{again})), "the common form is in the common form")
+		}
+	})
+}
+
+// letters returns the bytes of s that no normalisation removes, in lower case, sorted; without weights.
+func letters(s string) string {
+	s = regexp.MustCompile(`;[ \t]*[qQ]=[01](\.[0-9]*)?`).ReplaceAllString(s, "")
+	b := bytes.ToLower([]byte(strings.NewReplacer(" ", "", "\t", "", "\n", "", ",", "").Replace(s)))
+	slices.Sort(b)
+	return string(b)
 }
 
 func FuzzVary(f *testing.F) {
@@ -145,8 +303,32 @@ func FuzzVary(f *testing.F) {
 		}
 		one, two := http.Header{}, http.Header{}
 		one[names[0]], two[names[len(names)-1]] = strings.Split(a, "\n"), strings.Split(b, "\n")
-		same := len(names) == 1 && joined(strings.Split(a, "\n")) == joined(strings.Split(b, "\n"))
-		require.Equal(t, same, MatchVariant(AppendVariant(nil, names, one), names, two))
+		match := MatchVariant(AppendVariant(nil, names, one), names, two)
+		if len(names) > 1 {
+			require.False(t, match, "absent does not match present")
+		} else if a == b {
+			require.True(t, match)
+		}
 		require.True(t, MatchVariant(AppendVariant(nil, names, one), names, one))
 	})
+}
+
+func BenchmarkMatchVariant(b *testing.B) {
+	for _, row := range []struct{ name, field, value string }{
+		{"encoding", "Accept-Encoding", "gzip, deflate, br"},
+		{"weights", "Accept-Encoding", "gzip;q=0.5, deflate;q=0.1, br"},
+		{"language", "Accept-Language", browser.Get("Accept-Language")},
+		{"accept", "Accept", browser.Get("Accept")},
+		{"agent", "User-Agent", browser.Get("User-Agent")},
+		{"hostile", "Accept-Encoding", strings.Repeat("gzip;q=0.123,\t", 20) + "a"},
+	} {
+		b.Run("field="+row.name, func(b *testing.B) {
+			names, h := []string{row.field}, http.Header{row.field: {row.value}}
+			stored := AppendVariant(nil, names, h)
+			b.ReportAllocs()
+			for b.Loop() {
+				MatchVariant(stored, names, h)
+			}
+		})
+	}
 }
