@@ -102,3 +102,56 @@ func drainAll(r *Reader) (n int, err error) {
 		n += len(p)
 	}
 }
+
+// What a miss costs whose leader fills it alone.
+func BenchmarkStep(b *testing.B) {
+	for _, size := range []int{1 << 10, 100 << 10} {
+		b.Run(fmt.Sprintf("size=%d", size), func(b *testing.B) {
+			src := bytes.NewReader(make([]byte, size))
+			b.SetBytes(int64(size))
+			b.ReportAllocs()
+			for b.Loop() {
+				src.Seek(0, io.SeekStart)
+				f := New(Config{Length: int64(size), Limit: 1 << 20})
+				f.Whole()
+				if _, err := f.Step(src); !errors.Is(err, io.EOF) {
+					b.Fatal(err)
+				}
+				if _, ok := f.Body(); !ok {
+					b.Fatal()
+				}
+			}
+		})
+	}
+}
+
+// What it costs without a flight: a buffer and a list of one.
+func BenchmarkBuffer(b *testing.B) {
+	for _, size := range []int{1 << 10, 100 << 10} {
+		b.Run(fmt.Sprintf("size=%d", size), func(b *testing.B) {
+			src := bytes.NewReader(make([]byte, size))
+			var kept [][]byte
+			b.SetBytes(int64(size))
+			b.ReportAllocs()
+			for b.Loop() {
+				src.Seek(0, io.SeekStart)
+				body := make([]byte, size)
+				if _, err := io.ReadFull(src, body); err != nil {
+					b.Fatal(err)
+				}
+				kept = [][]byte{body}
+			}
+			_ = kept
+		})
+	}
+}
+
+func BenchmarkComplete(b *testing.B) {
+	piece := make([]byte, 1<<10)
+	var kept *Flight
+	b.ReportAllocs()
+	for b.Loop() {
+		kept = Complete(piece)
+	}
+	_ = kept
+}

@@ -34,6 +34,10 @@ func (f *Flight) First(p []byte) {
 // While the body may be stored, Fill waits for no reader. Once it may not, the
 // slowest reader holds Fill back, so readers that stall must be closed.
 func (f *Flight) Fill(src io.Reader) (err error) {
+	defer f.leave()
+	if f.enter() { // it ended with the Step that enter waited for
+		return f.err
+	}
 	err = errAborted // for the readers, should src panic
 	defer func() { err = f.end(err) }()
 	return f.fill(src)
@@ -42,10 +46,32 @@ func (f *Flight) Fill(src io.Reader) (err error) {
 // Fail ends a flight that will not be filled: readers get err after the bytes
 // that First was given. It is called in place of Fill.
 func (f *Flight) Fail(err error) {
+	defer f.leave()
+	f.enter()
 	if err == nil || errors.Is(err, io.EOF) {
 		err = errAborted // nobody may take it for a clean end
 	}
 	_ = f.end(err)
+}
+
+// enter waits until no Step is under way, lets no other begin, and reports
+// whether the fill is over.
+func (f *Flight) enter() (over bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.claimed = true
+	for f.busy {
+		f.room.Wait() // not for a mutex: time in a synctest bubble goes on
+	}
+	f.busy = true
+	return f.done
+}
+
+func (f *Flight) leave() {
+	f.mu.Lock()
+	f.busy = false
+	f.room.Broadcast()
+	f.mu.Unlock()
 }
 
 func (f *Flight) fill(src io.Reader) error {

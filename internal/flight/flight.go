@@ -1,12 +1,18 @@
-// Package flight shares one growing body: one goroutine fills it from a source
-// while any number of readers follow, each at its own pace. What ends cleanly
-// within a limit can be stored; what does not streams on in constant memory.
+// Package flight makes one fetch of many. A Group finds out who fetches and who
+// waits for it, and what the one who fetches then shares may be a Flight, one
+// growing body: it is filled from a source while any number of readers follow,
+// each at its own pace. What ends cleanly within a limit can be stored; what
+// does not streams on in constant memory.
 //
 // # Who does what
 //
 // The filler is the one goroutine that calls First, then Fill or Fail, then
-// Body. A Reader belongs to one goroutine. Reader and Readers may be called by
-// anyone at any time.
+// Body. A Reader belongs to one goroutine. Reader, Readers and Claim may be
+// called by anyone at any time.
+//
+// A short body needs no goroutine for its fill. After Whole, one that has other
+// things to do between may fill it Step by Step, until somebody who must not
+// wait for that one calls Claim, and then Fill or Fail in its place.
 //
 // # Who releases what was reserved
 //
@@ -36,10 +42,13 @@ var (
 	ErrNoReaders = errors.New("flight: no readers left")
 	// ErrStopped is returned by Next when its stop channel closes.
 	ErrStopped = errors.New("flight: reader stopped")
+	// ErrTaken is returned by Step when the fill is another's.
+	ErrTaken = errors.New("flight: filled by another")
 	// ErrSurplus means that the source went on after Config.Length bytes.
 	ErrSurplus = errors.New("flight: body longer than its length")
 
 	errBadCount = errors.New("flight: source returned an impossible count")
+	errNotWhole = errors.New("flight: step without room for the whole body")
 	errAborted  = errors.New("flight: fill aborted")
 	errClosed   = errors.New("flight: reader is closed")
 )
@@ -82,15 +91,18 @@ func (c *chunk) full() bool { return c.n == len(c.buf) }
 type Flight struct {
 	c Config
 
-	// Only the filler touches these.
+	// Only the filler touches these, and of those who Step, the one whose turn it is.
 	total   int64   // bytes published
 	tail    []byte  // unpublished rest of the last chunk
 	surplus bool    // First got more than Length
+	whole   bool    // tail has room for all of Length
 	probe   [1]byte // finds out whether there is more when nothing more can be kept
 	woken   []*Reader
 
 	mu        sync.Mutex
-	room      sync.Cond // the filler waits in it for the slowest reader
+	room      sync.Cond // the filler waits in it for the slowest reader, or for its turn
+	busy      bool      // somebody fills: for one Step, or to the end
+	claimed   bool      // Step fills no more
 	chunks    []chunk   // what is held, oldest first
 	one       [1]chunk  // where chunks begins: most bodies are small
 	base      int       // chunks dropped before chunks[0]
@@ -123,6 +135,21 @@ func New(c Config) *Flight {
 	f := &Flight{c: c, abandoned: c.Length > max(c.Limit, 0)}
 	f.chunks = f.one[:0]
 	f.room.L = &f.mu
+	return f
+}
+
+// Complete returns a flight that ended well with that body, which nobody writes
+// to any more. It reserved nothing, releases nothing, and has no Body to take.
+func Complete(body ...[]byte) *Flight {
+	f := New(Config{Length: -1})
+	f.claimed, f.done, f.taken = true, true, true
+	for _, b := range body {
+		if len(b) > 0 {
+			f.chunks = append(f.chunks, chunk{buf: b, n: len(b)})
+			f.held += int64(len(b))
+			f.total += int64(len(b))
+		}
+	}
 	return f
 }
 
@@ -190,7 +217,7 @@ func (f *Flight) sweep() (freed int64) {
 	if n > 0 {
 		f.chunks = deleteFront(f.chunks, n)
 		f.base += n
-		f.room.Signal()
+		f.room.Broadcast()
 	}
 	return freed
 }

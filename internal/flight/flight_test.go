@@ -169,7 +169,9 @@ func TestBody(t *testing.T) {
 	for _, tt := range tests {
 		for _, m := range manners {
 			for _, first := range []int{0, 1, 6000} {
-				for _, readers := range []int{0, 1, 3} {
+				for _, readers := range []int{0, 1, 3, -1, -2} { // below zero: as many, and filled by steps
+					steps := readers < 0
+					readers := max(readers, -readers-1)
 					t.Run(strings.Join([]string{tt.name, m.name}, "/"), func(t *testing.T) {
 						synctest.Test(t, func(t *testing.T) {
 							whole := body(tt.size)
@@ -181,6 +183,7 @@ func TestBody(t *testing.T) {
 							src := m.wrap(io.MultiReader(bytes.NewReader(whole[cut:]), iotest.ErrReader(end)))
 							l := &ledger{max: tt.budget}
 							f := l.flight(Config{Length: tt.length, Limit: tt.limit})
+							steps := steps && f.Whole()
 							f.First(whole[:cut])
 							type result struct {
 								got []byte
@@ -197,7 +200,12 @@ func TestBody(t *testing.T) {
 									results <- result{got, err}
 								}()
 							}
-							err := f.Fill(src)
+							var err error
+							if steps {
+								err = stepThrough(t, f, src, whole[cut:])
+							} else {
+								err = f.Fill(src)
+							}
 							pieces, ok := f.Body()
 							for range readers {
 								r := <-results

@@ -50,6 +50,28 @@ func (r *Reader) Next(stop <-chan struct{}) ([]byte, error) {
 	}
 }
 
+// Advance moves the reader past the next n bytes, which its owner has from
+// elsewhere, and reports whether as many are published. If not, it moved past
+// those that are.
+func (r *Reader) Advance(n int64) bool {
+	f := r.f
+	var freed int64
+	f.mu.Lock()
+	freed += r.pass()
+	for n > 0 {
+		p, _ := r.lend()
+		if p == nil {
+			break
+		}
+		r.lent = int(min(n, int64(len(p))))
+		n -= int64(r.lent)
+		freed += r.pass()
+	}
+	f.mu.Unlock()
+	f.release(freed)
+	return n <= 0
+}
+
 // Close gives up the reader's place. It may be called again.
 func (r *Reader) Close() {
 	if r.closed {
@@ -63,7 +85,7 @@ func (r *Reader) Close() {
 	unread := !f.done && f.abandoned && f.readers == 0
 	if unread {
 		f.done, f.err = true, ErrNoReaders
-		f.room.Signal()
+		f.room.Broadcast()
 	}
 	freed := f.sweep()
 	f.mu.Unlock()
@@ -122,8 +144,9 @@ func (r *Reader) lend() ([]byte, error) {
 	}
 	if i := r.chunk - f.base; i < len(f.chunks) {
 		if c := &f.chunks[i]; r.off < c.n {
-			r.lent = c.n - r.off
-			return c.buf[r.off:c.n:c.n], nil
+			end := min(c.n, r.off+maxChunk)
+			r.lent = end - r.off
+			return c.buf[r.off:end:end], nil
 		}
 	}
 	if f.done && f.err == nil {
