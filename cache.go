@@ -1,20 +1,27 @@
 package gateway
 
 import (
+	"bufio"
 	"bytes"
+	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"io"
 	"maps"
+	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/embedgw/gateway/internal/flight"
 	"github.com/embedgw/gateway/internal/forward"
+	"github.com/embedgw/gateway/internal/packed"
 	"github.com/embedgw/gateway/internal/rfc9111"
 	"github.com/embedgw/gateway/internal/store"
 	"github.com/embedgw/gateway/internal/work"
@@ -26,24 +33,54 @@ import (
 // made it ends it with [Cache.Shutdown].
 type Cache struct {
 	store     *store.Store[*resource]
+	calls     *flight.Group[*answer]
 	maxObject int64
 	fills     work.Gate // also closes the cache: nothing enters any more
 	closed    atomic.Bool
+	behind    *work.Queue // refreshes what was served stale
+	tasks     *work.Tasks // its workers
+	core      *core       // of handlers under Wrap
+	policy    policy      // theirs
+
+	mu     sync.Mutex
+	scopes map[string]store.Scope // those that have a share
+
 	hits      counter
 	misses    counter
+	stale     counter // of the hits
 	status    statusLines
 	stopWatch func()
+}
+
+// caching is what the options say about the use of a cache.
+type caching struct {
+	rules         rfc9111.Config
+	maxStale      time.Duration // the most that an answer may be stale in place of an error
+	collapse      time.Duration // the wait for another's fetch; zero: nobody waits
+	share         float64       // of the cache's bytes; zero: all
+	ignoreControl bool          // a request's Cache-Control and Pragma
+	silent        bool          // no Cache-Status, no Age
+	showKey       bool
+	ignoredQuery  []string
+	sortedQuery   bool
+	keyHeaders    []string
+	keyCookies    []string
+	partition     func(*http.Request) string
+	background    bool // handlers may be asked again behind a request
 }
 
 const (
 	defaultCacheBytes  = 64 << 20
 	defaultObjectBytes = 8 << 20
+
+	refreshWorkers = 4
+	refreshQueue   = 1024
 )
 
 // NewCache makes a cache. It starts nothing. The error joins an
 // [*OptionError] for each fault.
 func NewCache(opts ...CacheOption) (*Cache, error) {
-	c := cacheConfig{maxBytes: defaultCacheBytes}
+	c := cacheConfig{maxBytes: defaultCacheBytes, handlers: serviceConfig{policy: defaultPolicy()}}
 	for i, o := range opts {
 		if o == nil {
 			c.list.faultOf("NewCache", strconv.Itoa(i), "the option is nil")
@@ -57,10 +94,20 @@ func NewCache(opts ...CacheOption) (*Cache, error) {
 	if c.list.given["WithMaxObjectBytes"] && c.maxObjectBytes > c.maxBytes {
 		c.list.faultOf("WithMaxObjectBytes", strconv.FormatInt(c.maxObjectBytes, 10), "more than the whole cache")
 	}
-	if err := errors.Join(append(c.shared.list.faults, c.list.faults...)...); err != nil {
+	if err := errors.Join(slices.Concat(c.shared.list.faults, c.list.faults, c.handlers.list.faults)...); err != nil {
 		return nil, err
 	}
-	cache := &Cache{store: store.New[*resource](c.maxBytes), maxObject: c.maxObjectBytes}
+	core, err := newCore(&c.shared)
+	if err != nil {
+		return nil, err
+	}
+	cache := &Cache{
+		store: store.New[*resource](c.maxBytes), calls: flight.NewGroup[*answer](), maxObject: c.maxObjectBytes,
+		tasks: work.NewTasks(core.panicked), core: core, policy: c.handlers.policy, scopes: make(map[string]store.Scope),
+	}
+	cache.behind = work.NewQueue(work.QueueConfig{
+		Name: "cache refresh", Workers: refreshWorkers, Size: refreshQueue, OnPanic: core.panicked, Go: cache.tasks.Go,
+	})
 	stop, err := observeCache(&c.shared, cache)
 	if err != nil {
 		return nil, err
@@ -69,89 +116,200 @@ func NewCache(opts ...CacheOption) (*Cache, error) {
 	return cache, nil
 }
 
-// Clear removes everything that is stored.
-func (c *Cache) Clear() { c.store.Clear() }
+// shareOf bounds what a service, or handlers of that name, may use of the cache.
+// The name tells scopes apart.
+func (c *Cache) shareOf(name string, share float64) store.Scope {
+	if share == 0 {
+		return 0
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	id, ok := c.scopes[name]
+	if !ok {
+		id = store.Scope(len(c.scopes) + 1)
+		c.scopes[name] = id
+	}
+	c.store.SetShare(id, int64(share*float64(c.store.Stats().MaxBytes)))
+	return id
+}
 
-// Shutdown stops looking up and storing, waits for the responses that are
-// being stored, and frees the memory. Services that use the cache go on
-// without it. When ctx ends first, its error is returned. Calling it again is
-// fine.
+// Clear removes everything that is stored, and lets nothing be stored that is
+// on its way.
+func (c *Cache) Clear() {
+	c.store.Clear()
+	c.calls.DetachFunc(nil)
+}
+
+// Shutdown stops looking up and storing, drops refreshes that have not begun,
+// waits for the responses that are being stored, and frees the memory. Services
+// that use the cache go on without it. When ctx ends first, its error is
+// returned. Calling it again is fine.
 func (c *Cache) Shutdown(ctx context.Context) error {
 	c.closed.Store(true)
 	c.fills.Close()
 	defer c.store.Clear()
 	defer c.stopWatch()
-	select {
-	case <-c.fills.Idle():
-		return nil
-	default:
+	err := c.behind.Stop(ctx, false)
+	c.tasks.Close()
+	for _, idle := range []<-chan struct{}{c.fills.Idle(), c.tasks.Idle()} {
+		select {
+		case <-idle:
+			continue
+		default:
+		}
+		select {
+		case <-idle:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
-	select {
-	case <-c.fills.Idle():
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	return err
+}
+
+// Purge removes what is stored for one URI of a service, or of a handler under
+// that name: its path below the service, with its query, such as "/42?full=1".
+// All variants go, whatever host and prefix they were asked for at. What is on
+// its way is not stored. It returns how many entries it removed, and takes a
+// time that grows with the cache, during which the cache is used.
+func (c *Cache) Purge(scope, uri string) int { return c.purge(scope, atURI(uri), false) }
+
+// PurgePrefix is Purge for all URIs whose path begins with prefix.
+func (c *Cache) PurgePrefix(scope, prefix string) int {
+	return c.purge(scope, func(k *keyParts) bool { return strings.HasPrefix(k.target, prefix) }, false)
+}
+
+// PurgeTag removes, in all scopes, the responses that had one of the tags in
+// Surrogate-Key, Cache-Tag or Cache-Groups (RFC 9875).
+func (c *Cache) PurgeTag(tags ...string) int { return c.purgeTags("", tags, false) }
+
+// Expire is Purge, but what is stored may still be validated, or served stale
+// while it is refreshed and while the service is down, as it allows.
+func (c *Cache) Expire(scope, uri string) int { return c.purge(scope, atURI(uri), true) }
+
+// ExpirePrefix is PurgePrefix as Expire is Purge.
+func (c *Cache) ExpirePrefix(scope, prefix string) int {
+	return c.purge(scope, func(k *keyParts) bool { return strings.HasPrefix(k.target, prefix) }, true)
+}
+
+// ExpireTag is PurgeTag as Expire is Purge.
+func (c *Cache) ExpireTag(tags ...string) int { return c.purgeTags("", tags, true) }
+
+// purge removes, or has expire, the resources of a scope that match picks. What
+// is on its way to them is not stored either.
+func (c *Cache) purge(scope string, match func(*keyParts) bool, soft bool) int {
+	return c.remove(func(key string, _ *resource) bool {
+		k := splitKey(key)
+		return k.scope == scope && match(&k)
+	}, soft)
+}
+
+func (c *Cache) purgeTags(scope string, tags []string, soft bool) int {
+	if len(tags) == 0 {
+		return 0
 	}
+	return c.remove(func(key string, r *resource) bool {
+		return (scope == "" || splitKey(key).scope == scope) && r.tagged(tags)
+	}, soft)
+}
+
+func (c *Cache) remove(match func(key string, r *resource) bool, soft bool) (n int) {
+	if soft {
+		n = c.store.Replace(func(key string, r *resource) (*resource, bool) {
+			if r.expired || !match(key, r) {
+				return nil, false
+			}
+			return r.expire(time.Now()), true
+		})
+	} else {
+		n = c.store.Purge(match)
+	}
+	c.calls.DetachFunc(nil) // of which nobody knows yet what they will be
+	return n
+}
+
+// atURI picks the resources of one URI.
+func atURI(uri string) func(*keyParts) bool {
+	target, query := uri, ""
+	if u, err := url.Parse(uri); err == nil {
+		target, query = cmp.Or(u.EscapedPath(), "/"), u.RawQuery
+		if u.ForceQuery {
+			target += "?"
+		}
+	}
+	return func(k *keyParts) bool { return k.target == target && k.query == query }
+}
+
+// keyParts are what the beginning of a key says. What follows is of where the
+// request came in, and tells further resources apart.
+type keyParts struct{ scope, target, query string }
+
+func splitKey(key string) (k keyParts) {
+	k.scope, key = rfc9111.CutKey(key)
+	k.target, key = rfc9111.CutKey(key)
+	k.query, _ = rfc9111.CutKey(key)
+	return k
+}
+
+// cacheKey appends the key of what a GET of this target would find.
+func (x *exchange) cacheKey(dst []byte) []byte {
+	target := x.rest
+	if x.r.URL.ForceQuery {
+		target += "?" // which a path cannot hold
+	}
+	return x.appendKey(dst, target, x.query)
+}
+
+// appendKey appends the key of a target and query. All that the upstream is
+// told of where the request came in is a part of it: its answer may repeat that.
+func (x *exchange) appendKey(dst []byte, target, query string) []byte {
+	r, svc := x.r, x.svc
+	host, proto, prefix := svc.rules.Site(&forward.Inbound{
+		Header: r.Header, RemoteAddr: r.RemoteAddr, Host: r.Host, TLS: r.TLS != nil, Prefix: x.prefix,
+	})
+	caching := &svc.policy.caching
+	dst = rfc9111.AppendKey(dst, svc.up.name, target, rfc9111.KeyQuery(query, caching.ignoredQuery, caching.sortedQuery),
+		svc.scope, proto, host, r.Host, prefix)
+	return caching.appendShape(dst, r)
+}
+
+// appendShape appends what the operator has tell requests apart.
+func (c *caching) appendShape(dst []byte, r *http.Request) []byte {
+	if len(c.keyHeaders) == 0 && len(c.keyCookies) == 0 && c.partition == nil {
+		return dst
+	}
+	dst = rfc9111.AppendVariant(dst, c.keyHeaders, r.Header)
+	for _, name := range c.keyCookies {
+		value := ""
+		if cookie, err := r.Cookie(name); err == nil {
+			value = "=" + cookie.Value // an empty one is not an absent one
+		}
+		dst = rfc9111.AppendKey(dst, value)
+	}
+	if c.partition != nil {
+		dst = rfc9111.AppendKey(dst, c.partition(r))
+	}
+	return dst
 }
 
 // resource is what is stored under one key: the variants that Vary tells
 // apart, the youngest last. It is immutable; a change is another resource.
-type resource struct{ variants []*entry }
+type resource struct {
+	variants []*entry
+	expired  bool // by the operator
+}
 
 // maxVariants bounds the variants of one resource.
 const maxVariants = 16
 
-// entry is one stored response. It is immutable but for its clock.
-type entry struct {
-	status   int
-	fields   []field
-	body     [][]byte
-	length   int64
-	size     int64 // of all of it, in bytes
-	vary     []string
-	variant  []byte
-	received time.Time
-	terms    rfc9111.Terms
-	lines    int  // of all fields
-	refers   bool // has Location or Content-Location
-	untyped  bool // has no Content-Type
-	clock    atomic.Pointer[clock]
-}
-
-type field struct {
-	name   string
-	values []string
-}
-
-// clock holds the fields of a hit that change with each second.
-type clock struct {
-	age    int64
-	header []string // Age
-	status []string // Cache-Status
-}
-
-// at returns the fields for an age, made once for each second.
-func (e *entry) at(age time.Duration) *clock {
-	seconds := int64(age / time.Second)
-	if c := e.clock.Load(); c != nil && c.age == seconds {
-		return c
-	}
-	text := make([]string, 2)
-	text[0] = strconv.FormatInt(seconds, 10)
-	text[1] = cacheName + "; hit; ttl=" + strconv.FormatInt(int64(e.terms.Lifetime/time.Second)-seconds, 10)
-	c := &clock{age: seconds, header: text[0:1:1], status: text[1:2:2]}
-	e.clock.Store(c)
-	return c
-}
-
-// find returns the variant that answers a request with that header.
-func (r *resource) find(h http.Header) *entry {
+// find returns the variant that answers a request with that header: of several
+// the one that was generated last (RFC 9111 §4.1).
+func (r *resource) find(h http.Header) (best *entry) {
 	for _, e := range slices.Backward(r.variants) {
-		if rfc9111.MatchVariant(e.variant, e.vary, h) {
-			return e
+		if rfc9111.MatchVariant(e.variant, e.vary, h) && (best == nil || e.validators.Date.After(best.validators.Date)) {
+			best = e
 		}
 	}
-	return nil
+	return best
 }
 
 // with returns the resource with e in the place of the variant that it
@@ -169,11 +327,111 @@ func (r *resource) with(e *entry) *resource {
 	return &resource{variants: append(others[max(0, len(others)-maxVariants+1):], e)}
 }
 
-func (r *resource) size() (n int64) {
-	for _, e := range r.variants {
-		n += e.size
+// expire returns the resource with nothing in it that is fresh.
+func (r *resource) expire(now time.Time) *resource {
+	out := &resource{variants: make([]*entry, len(r.variants)), expired: true}
+	for i, e := range r.variants {
+		out.variants[i] = e.expire(now)
 	}
-	return n
+	return out
+}
+
+func (r *resource) tagged(tags []string) bool {
+	for _, e := range r.variants {
+		if slices.ContainsFunc(tags, func(tag string) bool { return slices.Contains(e.tags, tag) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// item is the resource as the store keeps it.
+func (r *resource) item(share store.Scope) store.Item[*resource] {
+	item := store.Item[*resource]{Value: r, Scope: share}
+	for _, e := range r.variants {
+		item.Size += e.size
+		item.Expires = max(item.Expires, e.useless().Unix())
+	}
+	return item
+}
+
+// entry is one stored response. It is immutable but for its clock.
+type entry struct {
+	status     int
+	head       packed.Header
+	body       [][]byte
+	part       *part // nil: it is whole
+	length     int64 // of body
+	size       int64 // of all of it, in bytes
+	vary       []string
+	variant    []byte
+	tags       []string
+	validators rfc9111.Validators
+	terms      rfc9111.Terms
+	received   time.Time
+	maxStale   time.Duration // the most that it is kept for, once stale
+	aged       string        // the Age that it came with; empty: none
+	refers     bool          // has Location or Content-Location
+	untyped    bool          // has no Content-Type
+	clock      atomic.Pointer[clock]
+}
+
+// part says which bytes of a representation a body holds, one run after the
+// other.
+type part struct {
+	rfc9111.Part // its span is not used
+	coverage     rfc9111.Coverage
+}
+
+// age is the entry's at now (RFC 9111 §4.2.3).
+func (e *entry) age(now time.Time) time.Duration {
+	return rfc9111.CurrentAge(e.terms.Age, e.received, now)
+}
+
+// useless returns when the entry can be of no use any more: it is stale, and
+// cannot be validated, nor be served stale.
+func (e *entry) useless() time.Time {
+	stale := max(0, e.terms.StaleWhileRevalidate, e.terms.StaleIfError)
+	if e.terms.StaleIfError == rfc9111.Absent || e.validators.Any() {
+		stale = max(stale, e.maxStale)
+	}
+	return e.received.Add(e.terms.Lifetime - e.terms.Age + stale + time.Second)
+}
+
+// expire returns the entry as stale.
+func (e *entry) expire(now time.Time) *entry {
+	old := e.copied()
+	old.terms.Lifetime = min(e.terms.Lifetime, e.age(now))
+	return old
+}
+
+// copied returns the entry without its clock.
+func (e *entry) copied() *entry {
+	return &entry{
+		status: e.status, head: e.head, body: e.body, part: e.part, length: e.length, size: e.size, vary: e.vary, variant: e.variant,
+		tags: e.tags, validators: e.validators, terms: e.terms, received: e.received, maxStale: e.maxStale,
+		aged: e.aged, refers: e.refers, untyped: e.untyped,
+	}
+}
+
+// clock holds the fields of a hit that change with each second.
+type clock struct {
+	age    int64
+	ttl    time.Duration
+	header string // Age
+	status string // Cache-Status
+}
+
+// at returns the fields for an age, made once for each second.
+func (e *entry) at(age time.Duration) *clock {
+	seconds := int64(age / time.Second)
+	if c := e.clock.Load(); c != nil && c.age == seconds {
+		return c
+	}
+	status := rfc9111.Status{Hit: true, Timed: true, TTL: e.terms.Lifetime - time.Duration(seconds)*time.Second}
+	c := &clock{age: seconds, ttl: status.TTL, header: strconv.FormatInt(seconds, 10), status: string(rfc9111.AppendStatus(nil, cacheName, &status))}
+	e.clock.Store(c)
+	return c
 }
 
 // cacheName is this cache in Cache-Status (RFC 9211 §2).
@@ -181,208 +439,449 @@ const cacheName = "gateway"
 
 // cacheOutcome is what the cache did with a request, in the words of RFC 9211.
 type cacheOutcome struct {
-	by  *Cache // nil: none was asked
-	hit *clock // the fields of a hit
+	by    *Cache // nil: none was asked
+	clock *clock // of a hit; nil: it went upstream
 	missed
 }
 
 // missed is why a request went upstream, and what became of the answer. Its
 // values are from closed lists.
 type missed struct {
-	forward string // "uri-miss", "vary-miss", "stale", "request", "method"
-	detail  string // why the answer is not stored
-	stored  bool
+	forward   rfc9111.Forward
+	status    int    // that the upstream answered; zero: nothing yet
+	detail    string // why the answer is not stored
+	stored    bool
+	collapsed bool // the answer is that to another request
 }
 
 // String names the outcome for telemetry: "hit", or why it went upstream.
 func (o *cacheOutcome) String() string {
-	if o.hit != nil {
+	if o.clock != nil {
 		return "hit"
 	}
-	return o.forward
+	return string(o.forward)
 }
 
-// setCacheStatus tells the client what the cache did (RFC 9211).
-func (x *exchange) setCacheStatus(h http.Header) {
+// setCacheStatus tells the client what the cache did (RFC 9211), in a line that
+// nobody else has; slot is where to put it.
+func (x *exchange) setCacheStatus(h http.Header, slot []string) {
 	if x.cache.by == nil {
 		return
 	}
-	line := x.cache.by.status.line(x.cache.missed)
-	if had := h["Cache-Status"]; len(had) > 0 {
+	caching := &x.svc.policy.caching
+	switch {
+	case caching.silent:
+		return
+	case caching.showKey:
+		slot[0] = x.statusWithKey()
+	case x.cache.clock != nil:
+		slot[0] = x.cache.clock.status
+	default:
+		slot[0] = x.cache.by.status.line(x.cache.missed)
+	}
+	line := slot[:1:1]
+	if had := h["Cache-Status"]; len(had) > 0 { // of caches nearer to the origin (RFC 9211 §2)
 		line = append(had[:len(had):len(had)], line...)
 	}
 	h["Cache-Status"] = line
+}
+
+func (x *exchange) statusWithKey() string {
+	s := x.cache.missed.words()
+	target := x.rest
+	if query := rfc9111.KeyQuery(x.query, x.svc.policy.caching.ignoredQuery, x.svc.policy.caching.sortedQuery); query != "" {
+		target += "?" + query
+	}
+	s.Key = target
+	if c := x.cache.clock; c != nil {
+		s.Hit, s.Timed, s.TTL = true, true, c.ttl
+	}
+	return string(rfc9111.AppendStatus(nil, cacheName, &s))
+}
+
+func (m *missed) words() rfc9111.Status {
+	return rfc9111.Status{Forward: m.forward, ForwardStatus: m.status, Stored: m.stored, Collapsed: m.collapsed, Detail: m.detail}
 }
 
 // statusLines keeps the Cache-Status of each outcome that occurred. They are
 // few.
 type statusLines struct {
 	mu    sync.Mutex // of writers
-	known atomic.Pointer[map[missed][]string]
+	known atomic.Pointer[map[missed]string]
 }
 
-func (l *statusLines) line(m missed) []string {
-	if known := l.known.Load(); known != nil {
-		if line := (*known)[m]; line != nil {
+// maxStatusLines bounds what an upstream brings about with its statuses.
+const maxStatusLines = 1024
+
+func (l *statusLines) line(m missed) string {
+	known := l.known.Load()
+	if known != nil {
+		if line := (*known)[m]; line != "" {
 			return line
 		}
 	}
-	text := cacheName + "; fwd=" + m.forward
-	if m.stored {
-		text += "; stored"
-	} else if m.detail != "" {
-		text += "; detail=" + m.detail
-	}
-	line := []string{text}
+	words := m.words()
+	line := string(rfc9111.AppendStatus(nil, cacheName, &words))
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	next := map[missed][]string{m: line}
+	next := map[missed]string{m: line}
 	if known := l.known.Load(); known != nil {
+		if len(*known) >= maxStatusLines {
+			return line
+		}
 		maps.Copy(next, *known)
 	}
 	l.known.Store(&next)
 	return line
 }
 
+// visit is a request's way through a cache.
+type visit struct {
+	*exchange
+	by      *Cache
+	key     []byte // primary (RFC 9111 §2)
+	control rfc9111.RequestControl
+	found   *resource     // nil: nothing is stored under the key
+	stored  *entry        // of it, what the request selects; nil: nothing
+	age     time.Duration // of stored
+	since   store.Since   // when the fetch began
+	call    flight.Call[*answer]
+	spent   bool // a 304 has been about something that is not stored
+}
+
+// answer is what a call shares.
+type answer struct {
+	entry *entry // a response that is stored, or on its way there
+	fill  *fill  // by this; nil: it is all there
+	since store.Since
+	err   *Error // of a call that failed
+}
+
+// hitForMiss is for how long requests for what may not be shared do not wait for
+// each other.
+const hitForMiss = 10 * time.Second
+
 // throughCache serves the request from c, or through it.
 func (x *exchange) throughCache(c *Cache) *Error {
 	if c.closed.Load() {
 		return x.pass()
 	}
-	r := x.r
-	control := rfc9111.ParseRequest(r.Header)
-	if why := rfc9111.Lookup(r.Method, r.Header, control, x.hasBody()); why != "" {
-		x.cache = cacheOutcome{by: c, missed: missed{forward: fwdOf(why), detail: string(why)}}
-		return x.pass()
+	v := &x.visit
+	*v = visit{exchange: x, by: c, control: x.cacheControl()}
+	why := rfc9111.Lookup(x.r.Method, x.r.Header, v.control, x.hasBody())
+	x.cache = cacheOutcome{by: c, missed: missed{forward: fwdOf(why), detail: string(why)}}
+	if why != "" {
+		return v.passBy()
 	}
-	var scratch [512]byte
-	key := x.cacheKey(scratch[:0])
-	x.cache = cacheOutcome{by: c, missed: missed{forward: "uri-miss"}}
-	if res, ok := c.store.Get(key); ok {
-		x.cache.forward = "vary-miss"
-		if e := res.find(r.Header); e != nil {
-			x.cache.forward = "stale"
-			age := rfc9111.CurrentAge(e.terms.Age, e.received, x.start)
-			if e.terms.Use(control, age) == rfc9111.Fresh {
-				c.hits.Add(1)
-				return x.hit(e, age)
-			}
-			if e.terms.Fresh(age) {
-				x.cache.forward = "request"
-			}
-		}
+	v.key = x.cacheKey(x.keyBuf[:0])
+	x.keyBuf = v.key
+	if v.look() {
+		return v.hit()
 	}
 	c.misses.Add(1)
-	if control.OnlyIfCached {
+	switch {
+	case v.control.OnlyIfCached:
 		return fault(ReasonNotCached, nil) // RFC 9111 §5.2.1.7
-	}
-	if r.Method == http.MethodHead {
+	case x.r.Method == http.MethodHead:
 		x.cache.detail = "method"
-		return x.pass()
+		return v.passHead()
+	case x.r.Header["Range"] != nil:
+		return v.fetchPart()
 	}
-	return x.miss(c, key)
+	return v.fetch()
 }
 
-func fwdOf(why rfc9111.Bypass) string {
-	if why == rfc9111.BypassMethod {
-		return "method"
+// cacheControl is what the request asks of the cache.
+func (x *exchange) cacheControl() rfc9111.RequestControl {
+	if x.svc.policy.caching.ignoreControl {
+		return rfc9111.ParseRequest(nil)
 	}
-	return "request"
+	return rfc9111.ParseRequest(x.r.Header)
 }
 
-// cacheKey appends the key of what a GET of this target would find. All that
-// the upstream is told of where the request came in is a part of it: its
-// answer may repeat that.
-func (x *exchange) cacheKey(dst []byte) []byte {
-	r, target := x.r, x.rest
-	if r.URL.ForceQuery {
-		target += "?" // which a path cannot hold
+func fwdOf(why rfc9111.Bypass) rfc9111.Forward {
+	switch why {
+	case "":
+		return rfc9111.ForwardURIMiss
+	case rfc9111.BypassMethod:
+		return rfc9111.ForwardMethod
 	}
-	host, proto, prefix := x.svc.rules.Site(&forward.Inbound{
-		Header: r.Header, RemoteAddr: r.RemoteAddr, Host: r.Host, TLS: r.TLS != nil, Prefix: x.prefix,
-	})
-	return rfc9111.AppendKey(dst, x.svc.scope, proto, host, r.Host, prefix, target, x.query)
+	return rfc9111.ForwardRequest
 }
 
-// hit answers from a stored response. The bytes are the store's, the header is
-// not: what the app's middleware does to it changes nothing that is stored.
-func (x *exchange) hit(e *entry, age time.Duration) *Error {
-	clock := e.at(age)
-	x.cache.hit = clock
-	h := x.w.Header()
-	begun := len(h) > 0
-	lines := make([]string, 0, e.lines+2)
-	put := func(name string, values []string) {
-		n := len(lines)
-		lines = append(lines, values...)
-		values = lines[n:len(lines):len(lines)]
-		if begun || name == "Cache-Status" { // which may be stored, too
-			forward.Put(h, name, values)
-		} else {
-			h[name] = values
+// look looks for a stored response, and says whether it answers the request as
+// it is. One that is refreshed behind it is.
+func (v *visit) look() bool {
+	x := v.exchange
+	v.stored, v.found, x.cache.forward = nil, nil, rfc9111.ForwardURIMiss
+	res, ok := v.by.store.Get(v.key)
+	if !ok {
+		return false
+	}
+	v.found, x.cache.forward = res, rfc9111.ForwardVaryMiss
+	e := res.find(x.r.Header)
+	if e == nil {
+		return false
+	}
+	v.stored, v.age = e, e.age(x.start)
+	if e.part != nil && !v.coveredBy(e) {
+		x.cache.forward = rfc9111.ForwardPartial
+		return false
+	}
+	switch e.terms.Use(v.control, v.age) {
+	case rfc9111.Fresh, rfc9111.Stale:
+		return true
+	case rfc9111.WhileRevalidate:
+		v.refresh()
+		return true
+	}
+	x.cache.forward = rfc9111.ForwardStale
+	if e.terms.Fresh(v.age) {
+		x.cache.forward = rfc9111.ForwardRequest
+	}
+	return false
+}
+
+// hit answers from what is stored.
+func (v *visit) hit() *Error {
+	v.by.hits.Add(1)
+	if !v.stored.terms.Fresh(v.age) {
+		v.by.stale.Add(1)
+	}
+	v.exchange.cache.clock = v.stored.at(v.age)
+	return v.exchange.answer(v.stored, v.age)
+}
+
+// fetch gets the answer from upstream: with others that ask for the same, if it
+// may be shared.
+func (v *visit) fetch() *Error {
+	wait := v.svc.policy.caching.collapse
+	if wait == 0 || v.svc.rules.Hops(v.r.Header) > 0 { // it may be the one that it would wait for
+		return v.lead(flight.Call[*answer]{})
+	}
+	key := v.key
+	for range 2 {
+		v.since = v.by.store.Begin(v.key)
+		call, role := v.by.calls.Join(key, v.start)
+		switch role {
+		case flight.Lead:
+			return v.lead(call)
+		case flight.Alone:
+			return v.lead(flight.Call[*answer]{})
 		}
+		shared, outcome := call.Wait(v.r.Context().Done(), wait)
+		switch outcome {
+		case flight.Promoted:
+			return v.lead(call)
+		case flight.Stopped:
+			return clientGone(v.r.Context())
+		case flight.Failed:
+			return v.unanswered(shared.err.again())
+		case flight.Shared:
+			if v.suits(shared) {
+				return v.join(shared)
+			}
+			key = shared.entry.appendVariant(bytes.Clone(v.key), v.r.Header) // those that ask for the same variant
+			continue
+		}
+		break
 	}
-	for i := range e.fields {
-		put(e.fields[i].name, e.fields[i].values)
+	return v.lead(flight.Call[*answer]{})
+}
+
+// suits reports whether another's answer is one to this request, and not from
+// before it was made invalid.
+func (v *visit) suits(a *answer) bool {
+	return a.since == v.since && rfc9111.MatchVariant(a.entry.variant, a.entry.vary, v.r.Header)
+}
+
+// appendVariant appends which variant a request with that header asks for.
+func (e *entry) appendVariant(dst []byte, h http.Header) []byte {
+	return rfc9111.AppendVariant(dst, e.vary, h)
+}
+
+// join answers with what was fetched for another.
+func (v *visit) join(a *answer) *Error {
+	x := v.exchange
+	x.cache.collapsed = true
+	if a.fill == nil {
+		return x.answer(a.entry, a.entry.terms.Age)
 	}
-	put("Age", clock.header)
-	begun = true // after what caches nearer to the origin said (RFC 9211 §2)
-	put("Cache-Status", clock.status)
-	if e.untyped && h["Content-Type"] == nil {
-		h["Content-Type"] = nil // or net/http's server would guess one
+	reader, ok := a.fill.body.Reader()
+	if !ok { // it is too long to begin once more
+		x.cache.collapsed = false
+		return v.lead(flight.Call[*answer]{})
 	}
-	if e.refers {
-		x.relocate(h) // by where this request came in
+	defer reader.Close()
+	a.fill.takeOver()
+	return x.follow(a.entry, reader)
+}
+
+// lead fetches the answer, for all who wait for it.
+func (v *visit) lead(call flight.Call[*answer]) *Error {
+	v.call = call
+	defer v.call.Abandon()
+	if v.since == (store.Since{}) {
+		v.since = v.by.store.Begin(v.key)
 	}
-	x.setRequestID(h)
-	x.wrote, x.status = true, e.status
-	x.w.WriteHeader(e.status)
-	if x.r.Method == http.MethodHead {
+	if v.look() { // another's answer came in between
+		v.by.misses.Add(^uint64(0))
+		return v.hit()
+	}
+	return v.ask()
+}
+
+// ask sends the request upstream, with conditions where something is stored.
+func (v *visit) ask() *Error {
+	x := v.exchange
+	if x.svc.handler != nil {
+		return v.askHandler()
+	}
+	shared := v.call.Key() != nil
+	f := x.newFetch(shared)
+	f.plain = shared || v.stored != nil
+	if e := v.stored; e != nil && e.part != nil {
+		if missing := e.part.coverage.Missing(nil, rfc9111.Span{End: e.part.Size}); len(missing) == 1 {
+			f.missing, f.validate = missing[0], []rfc9111.Validators{e.validators}
+		}
+	} else {
+		f.validate = v.conditions()
+	}
+	if err := f.run(); err != nil {
+		return v.unanswered(err)
+	}
+	return v.answered(f)
+}
+
+// validatable are the stored responses that a 304 may be about.
+func (v *visit) validatable() (stored []*entry) {
+	if v.found == nil || v.spent {
 		return nil
 	}
-	return x.writeBody(e.body, e.length)
-}
-
-// writeBody writes a body that is all there.
-func (x *exchange) writeBody(body [][]byte, length int64) *Error {
-	w := x.body(length, false)
-	for _, chunk := range body {
-		if _, err := w.Write(chunk); err != nil {
-			return x.writeFault(err)
+	for _, e := range v.found.variants {
+		if e.part == nil && e.validators.Any() {
+			stored = append(stored, e)
 		}
 	}
-	w.settle()
-	return nil
+	return stored
 }
 
-// miss fetches the answer, and stores it while it streams.
-func (x *exchange) miss(c *Cache, key []byte) *Error {
-	since := c.store.Begin(key)
-	f := x.newFetch(true)
-	if err := f.run(); err != nil {
-		return err
+// conditions are what tells these apart.
+func (v *visit) conditions() (named []rfc9111.Validators) {
+	for _, e := range v.validatable() {
+		named = append(named, e.validators)
 	}
-	a := f.answer
-	received := a.start.Add(a.head1)
-	ex := rfc9111.Exchange{
-		Method: x.r.Method, Status: a.status, Request: x.r.Header, Sent: f.out.header, Response: a.head,
-		Injected: x.svc.policy.injects(), Framed: a.framed, RequestTime: a.start, ResponseTime: received,
-	}
-	verdict := rfc9111.Storable(&ex, rfc9111.Config{Authorized: x.svc.policy.cacheAuthorized, Cookies: x.svc.policy.cacheCookies})
-	if a.status != http.StatusOK {
-		verdict = rfc9111.VerdictStatus // what is stored is written out as a 200 has it
-	}
+	return named
+}
+
+// answered goes on with the head of the upstream's answer.
+func (v *visit) answered(f *fetch) *Error {
+	x, a := v.exchange, f.answer
 	switch {
-	case verdict != "":
+	case a.status == http.StatusNotModified && f.conditional && f.missing.Len() == 0:
+		ex := v.received(f)
+		f.close(nil)
+		return v.notModified(&ex, f.validate)
+	case a.status == http.StatusPartialContent && f.missing.Len() > 0:
+		return v.completed(f)
+	case troubled(a.status) && v.standsIn(false):
+		x.cache.status = a.status
+		a.discard()
+		f.close(nil)
+		return v.unanswered(upstreamFault(a.status))
+	}
+	ex := v.received(f)
+	verdict := rfc9111.Storable(&ex, x.svc.policy.caching.rules)
+	switch {
+	case verdict != rfc9111.VerdictStore:
 		x.cache.detail = string(verdict)
-	case a.length > c.maxObject:
+	case a.length > v.by.maxObject:
 		x.cache.detail = "too-large"
 	case len(*a.trailer) > 0:
 		x.cache.detail = "trailer"
-	case c.fills.Enter():
-		return x.fill(&fill{cache: c, fetch: f, key: bytes.Clone(key), since: since, entry: newEntry(&ex)})
+	case !v.by.store.Admit(x.svc.share, v.key) && v.call.Quit():
+		x.cache.detail = "not-admitted"
+	case v.by.fills.Enter():
+		return v.store(f, newEntry(&ex, x.svc))
 	}
-	if a.length < 0 || a.length > inlineBody { // nobody else waits for it
+	return v.relayAlone(f)
+}
+
+// received is what of a fetch decides on storing its answer.
+func (v *visit) received(f *fetch) rfc9111.Exchange {
+	a := f.answer
+	return rfc9111.Exchange{
+		Method: v.r.Method, Status: a.status, Request: v.r.Header, Sent: f.out.header, Response: a.head, Injected: v.svc.policy.injects(),
+		Framed: a.framed, RequestTime: a.start, ResponseTime: a.start.Add(a.head1),
+	}
+}
+
+// troubled reports whether an answer says that the upstream is in trouble (RFC
+// 5861 §4).
+func troubled(status int) bool {
+	switch status {
+	case http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return false
+}
+
+// upstreamFault is the failure of a call whose answer was an error.
+func upstreamFault(status int) *Error {
+	err := fault(ReasonShared, nil)
+	err.Status = status
+	return err
+}
+
+// standsIn reports whether what is stored may be served in place of an error: of
+// one that the upstream itself has answered with only where that is said
+// somewhere.
+func (v *visit) standsIn(unreachable bool) bool {
+	e := v.stored
+	if e == nil || e.part != nil || !unreachable && e.terms.StaleIfError == rfc9111.Absent && v.control.StaleIfError == rfc9111.Absent {
+		return false
+	}
+	return e.terms.AfterError(v.control, v.age, v.svc.policy.caching.maxStale)
+}
+
+// unanswered goes on without an answer, for all who wait: with what is stored,
+// where that may stand in (RFC 9111 §4.2.4, RFC 5861 §4).
+func (v *visit) unanswered(err *Error) *Error {
+	switch err.Reason {
+	case ReasonClientClosed, ReasonPanic: // this client's alone: another leads
+		return err
+	case ReasonShuttingDown:
+	default:
+		if v.standsIn(err.Reason != ReasonShared) {
+			v.call.Fail(&answer{err: err})
+			v.by.hits.Add(1)
+			v.by.stale.Add(1)
+			v.exchange.cache.forward, v.exchange.cache.detail = rfc9111.ForwardStale, "stale-if-error"
+			return v.exchange.answer(v.stored, v.age)
+		}
+	}
+	v.call.Fail(&answer{err: err})
+	return err
+}
+
+// relayAlone sends an answer that is not stored to this client.
+func (v *visit) relayAlone(f *fetch) *Error {
+	x, a := v.exchange, f.answer
+	if a.status >= 500 {
+		v.call.Fail(&answer{err: upstreamFault(a.status)})
+	} else {
+		v.call.Refuse(x.start, hitForMiss)
+		if v.stored != nil && replaces(a.status) {
+			v.by.store.Invalidate(v.key)
+		}
+	}
+	if f.plain && v.clientHas(a) {
+		x.cache.status = a.status
+		f.close(nil)
+		x.relayNotModified(a)
+		return nil
+	}
+	if f.detached && (a.length < 0 || a.length > inlineBody) { // nobody else waits for it
 		a.wire.Follow(x.r.Context())
 	}
 	err := x.relay(f)
@@ -390,175 +889,362 @@ func (x *exchange) miss(c *Cache, key []byte) *Error {
 	return err
 }
 
-// fill is one response on its way into the store.
-type fill struct {
-	cache *Cache
-	fetch *fetch
-	key   []byte
-	since store.Since
-	entry *entry
+// replaces reports whether an answer that is not stored makes untrue what is
+// (RFC 9111 §4.3.3): it says what the resource is now.
+func replaces(status int) bool {
+	return status < 400 || status == http.StatusNotFound || status == http.StatusGone
 }
 
-// newEntry prepares the head of a stored response.
-func newEntry(ex *rfc9111.Exchange) *entry {
-	e := &entry{status: ex.Status, received: ex.ResponseTime}
-	e.terms = rfc9111.TermsOf(ex, rfc9111.Config{})
-	names, _ := rfc9111.ParseVary(ex.Response)
-	e.vary = names
-	e.variant = rfc9111.AppendVariant(nil, names, ex.Request)
+var errUnneeded = errors.New("the client has it")
+
+// clientHas reports whether the client's own conditions, which the upstream was
+// not sent, have the answer be a 304.
+func (v *visit) clientHas(a *attempt) bool {
+	if v.r.Header["If-None-Match"] == nil && v.r.Header["If-Modified-Since"] == nil {
+		return false
+	}
+	validators := rfc9111.ParseValidators(a.head, v.start)
+	return rfc9111.NotModified(v.r.Method, v.r.Header, a.status, &validators, v.start)
+}
+
+// notModified freshens what is stored by a 304 (RFC 9111 §4.3.4), which answers
+// conditions on named.
+func (v *visit) notModified(ex *rfc9111.Exchange, named []rfc9111.Validators) *Error {
+	x := v.exchange
+	response := rfc9111.ParseValidators(ex.Response, ex.ResponseTime)
+	var buf [maxVariants]int
+	chosen := rfc9111.Select(buf[:0], named, &response)
+	if len(chosen) == 0 {
+		if v.spent {
+			return v.unanswered(fault(ReasonBadResponse, badResponse("304 about something else")))
+		}
+		v.spent, v.stored = true, nil // once more, without conditions
+		return v.ask()
+	}
+	e := v.validatable()[chosen[0]].freshened(ex, v.svc)
+	x.cache.status, x.cache.stored = http.StatusNotModified, v.by.commit(v.key, v.since, v.svc.share, e)
+	v.call.Share(&answer{entry: e, since: v.since})
+	defer v.call.Done()
+	return x.answer(e, e.terms.Age)
+}
+
+// freshened returns the entry as a newer response without content has left it,
+// for requests like that one's.
+func (e *entry) freshened(ex *rfc9111.Exchange, svc *service) *entry {
+	newer := *ex
+	newer.Status, newer.Framed = e.status, true
+	newer.Response = rfc9111.Update(e.head.Header(), ex.Response)
+	return newEntry(&newer, svc).with(e.body)
+}
+
+// commit stores an entry, unless its key was made invalid since the fetch began,
+// or there is no room.
+func (c *Cache) commit(key []byte, since store.Since, share store.Scope, e *entry) bool {
+	if c.closed.Load() {
+		return false
+	}
+	return c.store.UpdateSince(since, key, func(old *resource, _ bool) (store.Item[*resource], bool) {
+		return old.with(e).item(share), true
+	})
+}
+
+// newEntry prepares a stored response. Of its header it keeps what does not
+// belong to the connection, which is then gone from the response, too.
+func newEntry(ex *rfc9111.Exchange, svc *service) *entry {
+	caching, head := &svc.policy.caching, ex.Response
+	e := &entry{
+		status: ex.Status, received: ex.ResponseTime, terms: rfc9111.TermsOf(ex, caching.rules), maxStale: caching.maxStale,
+		aged: head.Get("Age"), refers: head["Location"] != nil || head["Content-Location"] != nil, untyped: head["Content-Type"] == nil,
+	}
+	e.vary, _ = rfc9111.ParseVary(head)
+	e.variant = rfc9111.AppendVariant(nil, e.vary, ex.Request)
+	e.tags, _ = rfc9111.Tags(head)
+	forward.StripHop(head)
+	if head["Date"] == nil { // RFC 9110 §6.6.1
+		head["Date"] = []string{e.received.UTC().Format(http.TimeFormat)}
+	}
+	if bodyless("", e.status) {
+		delete(head, "Content-Length") // RFC 9110 §8.6
+	}
+	e.head = packed.Pack(head, func(name string) bool { return name == "Age" || name == svc.policy.requestIDHeader })
+	e.validators = rfc9111.ParseValidators(head, e.received)
+	e.validators.ETag = within(e.head.Get("Etag"), e.validators.ETag)
+	e.validators.LastModified = within(e.head.Get("Last-Modified"), e.validators.LastModified)
 	return e
 }
 
-// inlineBody is how long a body may be that the leader itself stores while it
-// sends it. What connections buffer holds as much, so that hardly a client is
-// slow enough to hold it up.
-const inlineBody = 256 << 10
+// within returns s as a part of text, if it is one, so that it keeps no other
+// memory alive.
+func within(text, s string) string {
+	if i := strings.Index(text, s); i >= 0 {
+		return text[i : i+len(s)]
+	}
+	return s
+}
 
-// fill stores the answer while it goes to the client.
-func (x *exchange) fill(fl *fill) *Error {
-	a := fl.fetch.answer
+// entryOverhead is what an entry costs beside its bytes.
+const entryOverhead = 512
+
+// with returns the entry with its content.
+func (e *entry) with(body [][]byte) *entry {
+	whole := e.copied()
+	whole.body, whole.length = body, lengthOf(body)
+	if e.head.Get("Content-Length") == "" && !bodyless("", e.status) {
+		head := e.head.Header()
+		head["Content-Length"] = []string{strconv.FormatInt(whole.length, 10)}
+		whole.head = packed.Pack(head, nil)
+	}
+	whole.size = entryOverhead + whole.length + whole.head.Size() + int64(len(whole.variant)) + int64(len(body))*24
+	for _, list := range [][]string{whole.vary, whole.tags} {
+		for _, s := range list {
+			whole.size += int64(len(s)) + 16
+		}
+	}
+	return whole
+}
+
+func lengthOf(body [][]byte) (n int64) {
+	for _, chunk := range body {
+		n += int64(len(chunk))
+	}
+	return n
+}
+
+// store sends the answer to all who wait for it, and stores it meanwhile.
+func (v *visit) store(f *fetch, e *entry) *Error {
+	x, a, key := v.exchange, f.answer, v.call.Key()
+	if key == nil {
+		key = bytes.Clone(v.key)
+		v.by.calls.Forget(key) // answers of it may be shared again
+	}
 	x.cache.stored = true
-	store, key := fl.cache.store, fl.key
-	a.wire.OnSurplus(func() { store.Invalidate(key) }) // RFC 9112 §11.2
-	forward.StripHop(a.head)
-	if a.length < 0 || a.length > inlineBody {
-		return x.fillBehind(fl)
+	cache := v.by.store
+	a.wire.OnSurplus(func() { cache.Invalidate(key) }) // RFC 9112 §11.2
+	fl := &fill{cache: v.by, from: fetched{f}, key: key, since: v.since, entry: e, call: v.call, life: x.life, share: x.svc.share}
+	if a.whole() {
+		err := x.storeWhole(fl, a.length)
+		f.recycle()
+		return err
 	}
+	fl.body = flight.New(fl.limits(a.length, func() { a.wire.Abort(context.Canceled) }))
+	inline := 0 <= a.length && a.length <= inlineBody && fl.body.Whole()
+	v.call.Share(&answer{entry: e, fill: fl, since: v.since})
+	v.call = flight.Call[*answer]{} // the fill ends it
+	if inline {
+		return x.step(fl)
+	}
+	reader, _ := fl.body.Reader()
+	defer reader.Close()
+	fl.takeOver()
+	return x.follow(e, reader)
+}
+
+// storeWhole stores a content that is all there, and then sends it.
+func (x *exchange) storeWhole(fl *fill, length int64) *Error {
 	defer fl.cache.fills.Leave()
-	if !fl.cache.store.Reserve(a.length) {
-		x.cache.stored, x.cache.detail = false, "full"
-		return x.relay(fl.fetch)
+	body := make([]byte, length)
+	if err := readWhole(fl.from, body); err != nil {
+		fe := x.bodyFault(err)
+		x.cache.stored = false
+		fl.from.end(fe)
+		fl.call.Fail(&answer{err: fe})
+		return fe
 	}
-	err := x.fillInline(fl)
-	fl.fetch.recycle()
-	return err
+	fl.from.end(nil)
+	e := fl.entry.with([][]byte{body})
+	if fl.from.surplus() {
+		x.cache.stored, x.cache.detail = false, "surplus"
+		fl.call.Refuse(x.start, 0)
+	} else {
+		x.cache.stored = fl.commit(e)
+	}
+	return x.answer(e, e.terms.Age)
 }
 
-// fillInline reads a short body of known length, stores it, and sends each
-// piece as it comes. A client that leaves does not end it.
-func (x *exchange) fillInline(fl *fill) (err *Error) {
-	a, reserved := fl.fetch.answer, fl.fetch.answer.length
-	defer func() {
-		fl.cache.store.Release(reserved)
-		fl.fetch.close(err)
-	}()
-	body := make([]byte, a.length)
-	var w *bodyWriter
-	var gone *Error
-	for n := 0; ; {
-		m, end, readErr := readPiece(a, body[n:])
-		if readErr != nil {
-			x.cache.stored = false
-			return x.bodyFault(readErr)
-		}
-		piece := body[n : n+m]
-		n += m
-		if end {
-			fl.fetch.close(nil)
-			fl.cache.store.Release(reserved)
-			reserved = 0
-			if a.wire.Surplus() {
-				x.cache.stored, x.cache.detail = false, "surplus"
-			} else {
-				fl.commit(a.head, [][]byte{body})
-			}
-		}
-		if w == nil {
-			x.writeHead(a)
-			w = x.body(a.length, false)
-		}
-		if gone == nil && m > 0 {
-			if _, err := w.Write(piece); err != nil {
-				gone = x.writeFault(err)
-			}
-		}
-		if end {
-			w.settle()
-			return gone
-		}
+// commit stores what is whole, and gives it to who waits.
+func (fl *fill) commit(e *entry) bool {
+	stored := fl.cache.commit(fl.key, fl.since, fl.share, e)
+	if !fl.call.Quit() {
+		fl.call.Share(&answer{entry: e, since: fl.since})
+		fl.call.Done()
 	}
+	return stored
 }
 
-// readPiece reads into p, the rest of a body, what one read brings: at least a
-// byte, where there is one to come. At the end it has seen that nothing
-// follows, and the connection is free again.
-func readPiece(r io.Reader, p []byte) (n int, end bool, err error) {
+// readWhole reads a content of known length, and that nothing follows it.
+func readWhole(r io.Reader, p []byte) error {
+	if _, err := io.ReadFull(r, p); err != nil {
+		return err
+	}
+	var probe [1]byte
 	for range 100 {
-		var m int
-		if n < len(p) {
-			m, err = r.Read(p)
-		} else {
-			var probe [1]byte
-			if m, err = r.Read(probe[:]); m > 0 {
-				return n, false, errSurplus
-			}
-		}
-		switch n += m; {
-		case errors.Is(err, io.EOF) && n == len(p):
-			return n, true, nil
+		n, err := r.Read(probe[:])
+		switch {
+		case n > 0:
+			return errSurplus
 		case errors.Is(err, io.EOF):
-			return n, false, io.ErrUnexpectedEOF
+			return nil
 		case err != nil:
-			return n, false, err
-		case 0 < n && n < len(p):
-			return n, false, nil
+			return err
 		}
 	}
-	return n, false, io.ErrNoProgress
+	return io.ErrNoProgress
 }
 
 var errSurplus = errors.New("the body is longer than declared")
 
-// fillBehind has a task read the body into a flight, and sends it to the
-// client as it comes in. The client may leave or stall: the task goes on.
-func (x *exchange) fillBehind(fl *fill) *Error {
-	a, c := fl.fetch.answer, fl.cache
-	body := flight.New(flight.Config{
-		Length: a.length, Limit: c.maxObject, Reserve: c.store.Reserve, Release: c.store.Release,
-		Unread: func() { a.wire.Abort(context.Canceled) },
-	})
-	reader, _ := body.Reader()
-	defer reader.Close()
-	started, refused := false, fault(ReasonShuttingDown, work.ErrShutdown)
-	defer func() {
-		if !started { // the tasks are closed, or a panic
-			body.Fail(refused)
-			fl.fetch.close(refused)
-			c.fills.Leave()
-		}
-	}()
-	length, flush := a.length, forward.NeedsFlush(a.head, a.length)
-	head := maps.Clone(a.head) // what it holds is never written to
-	x.writeHead(a)
-	started = x.life.Go("cache fill", func() { fl.behind(body, head) })
-	if !started {
-		return refused
-	}
-	return x.follow(reader, length, flush)
+// inlineBody is how long a body may be that the leader itself stores while it
+// sends it, until another asks for it. What connections buffer holds as much, so
+// that hardly a client is slow enough to hold it up.
+const inlineBody = 256 << 10
+
+// origin is where the content of a response comes from.
+type origin interface {
+	io.Reader
+	end(*Error)    // nothing more of it is wanted
+	surplus() bool // more has come than the response
 }
 
-// behind is the task that fills body, and commits it where it came whole.
-func (fl *fill) behind(body *flight.Flight, head http.Header) {
-	defer fl.cache.fills.Leave()
-	broken := fault(ReasonTruncated, nil)
-	defer func() { fl.fetch.close(broken) }() // also after a panic of the body's
-	if err := body.Fill(fl.fetch.answer); err != nil {
-		broken.Err = err
+// fetched is the content of a fetch's answer.
+type fetched struct{ *fetch }
+
+func (f fetched) Read(p []byte) (int, error) { return f.answer.Read(p) }
+func (f fetched) end(err *Error)             { f.close(err) }
+func (f fetched) surplus() bool              { return f.answer.wire.Surplus() }
+
+// fill is one response on its way into the store.
+type fill struct {
+	cache *Cache
+	from  origin
+	key   []byte
+	since store.Since
+	share store.Scope
+	entry *entry // without content
+	body  *flight.Flight
+	call  flight.Call[*answer]
+	life  *work.Life
+}
+
+// limits are those of a body of that length on its way into the store.
+func (fl *fill) limits(length int64, unread func()) flight.Config {
+	kept := fl.cache.store
+	return flight.Config{
+		Length: length, Limit: fl.cache.maxObject, Unread: unread,
+		Reserve: func(n int64) bool { return kept.ReserveFor(fl.share, n) },
+		Release: func(n int64) { kept.ReleaseFor(fl.share, n) },
+	}
+}
+
+// takeOver has a task fill the body, unless one does or it is done: nobody's
+// client then holds up the others.
+func (fl *fill) takeOver() {
+	if !fl.body.Claim() || fl.life.Go("cache fill", fl.run) {
 		return
 	}
-	broken = nil
-	fl.fetch.close(nil)
-	if chunks, ok := body.Body(); ok {
-		fl.cache.store.Release(lengthOf(chunks))
-		if !fl.fetch.answer.wire.Surplus() {
-			fl.commit(head, chunks)
+	refused := fault(ReasonShuttingDown, work.ErrShutdown)
+	fl.body.Fail(refused)
+	fl.end(refused)
+}
+
+// run is the task that fills the body.
+func (fl *fill) run() {
+	err := error(errAborted)
+	defer func() { fl.end(err) }() // also after a panic of the body's
+	err = fl.body.Fill(fl.from)
+}
+
+var errAborted = errors.New("the fill was aborted")
+
+// end ends the fetch, and stores the response if it came whole.
+func (fl *fill) end(err error) {
+	defer fl.cache.fills.Leave()
+	defer fl.call.Done()
+	if err != nil {
+		fl.from.end(fault(ReasonTruncated, err))
+		return
+	}
+	fl.from.end(nil)
+	if chunks, ok := fl.body.Body(); ok {
+		fl.cache.store.ReleaseFor(fl.share, lengthOf(chunks))
+		if !fl.from.surplus() {
+			fl.cache.commit(fl.key, fl.since, fl.share, fl.entry.with(chunks))
 		}
 	}
 }
 
-// follow sends a growing body to the client.
-func (x *exchange) follow(reader *flight.Reader, length int64, flush bool) *Error {
-	w := x.body(length, flush)
+// step stores a short body while it sends it to this client.
+func (x *exchange) step(fl *fill) *Error {
+	w, err := x.begin(fl.entry)
+	if w == nil {
+		fl.takeOver()
+		return err
+	}
+	for n := int64(0); ; {
+		piece, end := fl.body.Step(fl.from)
+		switch {
+		case errors.Is(end, flight.ErrTaken):
+			return x.goOn(w, fl, n)
+		case end != nil && !errors.Is(end, io.EOF):
+			fl.end(end)
+			return x.bodyFault(end)
+		case end != nil:
+			fl.end(nil)
+		}
+		n += int64(len(piece))
+		if _, err := w.Write(piece); err != nil {
+			if end == nil {
+				fl.takeOver()
+			}
+			return x.writeFault(err)
+		}
+		if end != nil {
+			w.settle()
+			return nil
+		}
+	}
+}
+
+// goOn sends the rest, after n bytes, of a body that another fills now.
+func (x *exchange) goOn(w *bodyWriter, fl *fill, n int64) *Error {
+	reader, ok := fl.body.Reader()
+	if !ok {
+		_, err := fl.body.Step(fl.from)
+		return x.bodyFault(err)
+	}
+	defer reader.Close()
+	reader.Advance(n)
+	return x.followOn(w, reader)
+}
+
+// follow sends a stored response whose content is still arriving.
+func (x *exchange) follow(e *entry, reader *flight.Reader) *Error {
+	w, err := x.begin(e)
+	if w == nil {
+		return err
+	}
+	return x.followOn(w, reader)
+}
+
+// begin sends the header of a response whose content is still arriving. It
+// returns no writer where there is nothing to follow.
+func (x *exchange) begin(e *entry) (*bodyWriter, *Error) {
+	if rfc9111.NotModified(x.r.Method, x.r.Header, e.status, &e.validators, x.start) {
+		x.answerNotModified(e, e.terms.Age)
+		return nil, nil
+	}
+	x.writeStored(e, e.terms.Age, e.status, nil)
+	if bodyless(x.r.Method, e.status) {
+		return nil, nil
+	}
+	length := int64(-1)
+	if n, err := strconv.ParseInt(e.head.Get("Content-Length"), 10, 64); err == nil {
+		length = n
+	}
+	return x.body(length, length < 0), nil
+}
+
+// followOn sends a growing body to the client.
+func (x *exchange) followOn(w *bodyWriter, reader *flight.Reader) *Error {
 	gone := x.r.Context().Done()
 	for {
 		chunk, err := reader.Next(gone)
@@ -577,62 +1263,769 @@ func (x *exchange) follow(reader *flight.Reader, length int64, flush bool) *Erro
 	}
 }
 
-// entryOverhead is what an entry costs beside its bytes, and fieldOverhead what
-// a field does.
-const (
-	entryOverhead = 256
-	fieldOverhead = 48
-)
+// answer answers from a stored response. The bytes are the store's, the header
+// is not: what the app's middleware does to it changes nothing that is stored.
+func (x *exchange) answer(e *entry, age time.Duration) *Error {
+	r := x.r
+	if rfc9111.NotModified(r.Method, r.Header, e.status, &e.validators, x.start) {
+		x.answerNotModified(e, age)
+		return nil
+	}
+	if r.Header["Range"] != nil {
+		if done, err := x.answerRange(e, age); done {
+			return err
+		}
+	}
+	x.writeStored(e, age, e.status, nil)
+	if bodyless(r.Method, e.status) {
+		return nil
+	}
+	return x.writeBody(e.body, e.length)
+}
 
-// commit stores the response, unless its key was invalidated meanwhile.
-func (fl *fill) commit(head http.Header, body [][]byte) {
-	e := fl.entry
-	e.body, e.length = body, lengthOf(body)
-	e.size = e.length + entryOverhead + int64(len(e.variant))
-	e.fields = make([]field, 0, len(head)+1)
-	for name, values := range head {
-		if name == "Age" || name == "Content-Length" || name == fl.fetch.svc.policy.requestIDHeader {
-			continue
+// writeStored sends the header of a stored response, or of what is made of it:
+// with that status, and without the fields that keep refuses.
+func (x *exchange) writeStored(e *entry, age time.Duration, status int, keep func(name string) bool) {
+	h := x.w.Header()
+	begun, n := len(h) > 0, e.head.Len()
+	lines := make([]string, n+2)
+	e.head.Each(lines[:0], func(name string, values []string) {
+		switch {
+		case keep != nil && !keep(name):
+		case begun:
+			forward.Put(h, name, values)
+		default:
+			h[name] = values
 		}
-		e.fields = append(e.fields, field{name, values[:len(values):len(values)]})
+	})
+	if lines[n] = x.ageOf(e, age); lines[n] != "" {
+		h["Age"] = lines[n : n+1 : n+1]
 	}
-	e.refers = head["Location"] != nil || head["Content-Location"] != nil
-	length := head["Content-Length"]
-	if len(length) != 1 || fl.fetch.answer.length != e.length {
-		length = []string{strconv.FormatInt(e.length, 10)}
+	x.setCacheStatus(h, lines[n+1:])
+	if e.untyped && h["Content-Type"] == nil {
+		h["Content-Type"] = nil // or net/http's server would guess one
 	}
-	e.fields = append(e.fields, field{"Content-Length", length[:1:1]})
-	if head["Date"] == nil { // RFC 9110 §6.6.1
-		e.fields = append(e.fields, field{"Date", []string{e.received.UTC().Format(http.TimeFormat)}})
+	if e.refers {
+		x.relocate(h) // by where this request came in
 	}
-	e.untyped = head["Content-Type"] == nil
-	for _, f := range e.fields {
-		e.lines += len(f.values)
-		e.size += int64(len(f.name)) + fieldOverhead
-		for _, v := range f.values {
-			e.size += int64(len(v)) + 16
+	x.setRequestID(h)
+	x.wrote, x.status = true, status
+	x.w.WriteHeader(status)
+}
+
+// ageOf returns the Age to send with a response (RFC 9111 §5.1): that of what
+// was stored, or what an answer to this request came with.
+func (x *exchange) ageOf(e *entry, age time.Duration) string {
+	switch {
+	case x.cache.clock == nil && age == e.terms.Age:
+		return e.aged
+	case x.svc.policy.caching.silent:
+		return ""
+	}
+	return e.at(age).header
+}
+
+// writeBody writes a body that is all there.
+func (x *exchange) writeBody(body [][]byte, length int64) *Error {
+	w := x.body(length, false)
+	for _, chunk := range body {
+		if _, err := w.Write(chunk); err != nil {
+			return x.writeFault(err)
 		}
 	}
-	if fl.cache.closed.Load() {
-		return
+	w.settle()
+	return nil
+}
+
+// answerNotModified answers from a stored response with a 304 (RFC 9110 §15.4.5).
+func (x *exchange) answerNotModified(e *entry, age time.Duration) {
+	tagged := e.validators.ETag != ""
+	x.writeStored(e, age, http.StatusNotModified, func(name string) bool { return rfc9111.InNotModified(name, tagged) })
+}
+
+// answerRange answers with the parts of a stored response that the request asks
+// for (RFC 9110 §14.2), unless all of it is the answer.
+func (x *exchange) answerRange(e *entry, age time.Duration) (done bool, _ *Error) {
+	var buf [maxRanges]rfc9111.Span
+	size := e.length
+	if e.part != nil {
+		size = e.part.Size
 	}
-	fl.cache.store.UpdateSince(fl.since, fl.key, func(old *resource, _ bool) (store.Item[*resource], bool) {
-		r := old.with(e)
-		return store.Item[*resource]{Value: r, Size: r.size()}, true
+	spans, outcome := rfc9111.Ranges(buf[:0], x.r.Method, x.r.Header, e.status, &e.validators, size, x.start)
+	conditional := x.r.Header["If-Range"] != nil
+	keep := func(name string) bool { return rfc9111.InPartial(name, conditional) }
+	h := x.w.Header()
+	switch {
+	case outcome == rfc9111.RangeIgnored:
+		return false, nil
+	case outcome == rfc9111.RangeUnsatisfiable:
+		h["Content-Range"] = []string{string(rfc9111.AppendUnsatisfied(nil, size))}
+		h["Content-Length"] = []string{"0"}
+		x.writeStored(e, age, http.StatusRequestedRangeNotSatisfiable, func(name string) bool { return name == "Date" || name == "Cache-Control" })
+		return true, nil
+	case len(spans) == 1:
+		h["Content-Range"] = []string{string(rfc9111.AppendContentRange(nil, spans[0], size))}
+		h["Content-Length"] = []string{strconv.FormatInt(spans[0].Len(), 10)}
+		x.writeStored(e, age, http.StatusPartialContent, keep)
+		w := x.body(spans[0].Len(), false)
+		return true, w.finish(e.read(spans[0], w.emit))
+	}
+	parts := rfc9111.Multipart{Spans: spans, Size: size, ContentType: e.head.Get("Content-Type"), Boundary: rand.Text()}
+	if e.part == nil && !parts.Worthwhile() {
+		return false, nil
+	}
+	h["Content-Type"] = []string{parts.Type()}
+	h["Content-Length"] = []string{strconv.FormatInt(parts.Length(), 10)}
+	x.writeStored(e, age, http.StatusPartialContent, func(name string) bool { return name != "Content-Type" && keep(name) })
+	w := x.body(parts.Length(), false)
+	return true, w.finish(parts.Write(e.read, w.emit))
+}
+
+const maxRanges = 16
+
+// read calls emit with the bytes of a span of the representation, which are all
+// stored.
+func (e *entry) read(s rfc9111.Span, emit func([]byte) error) error {
+	if e.part == nil {
+		return rfc9111.Slice(e.body, s, emit)
+	}
+	at := int64(0)
+	for _, run := range e.part.coverage.Runs() {
+		if run.Start <= s.Start && s.End <= run.End {
+			return rfc9111.Slice(e.body, rfc9111.Span{Start: at + s.Start - run.Start, End: at + s.End - run.Start}, emit)
+		}
+		at += run.Len()
+	}
+	return io.ErrUnexpectedEOF
+}
+
+// coveredBy reports whether what is stored of a representation has all that the
+// request asks for.
+func (v *visit) coveredBy(e *entry) bool {
+	var buf [maxRanges]rfc9111.Span
+	spans, outcome := rfc9111.Ranges(buf[:0], v.r.Method, v.r.Header, e.status, &e.validators, e.part.Size, v.start)
+	return outcome == rfc9111.RangeSatisfiable && !slices.ContainsFunc(spans, func(s rfc9111.Span) bool { return !e.part.coverage.Covers(s) })
+}
+
+// fetchPart gets the parts that a request asks for, and keeps them.
+func (v *visit) fetchPart() *Error {
+	if v.stored != nil && v.stored.part == nil {
+		return v.fetch() // all of it is validated, or got anew
+	}
+	f := v.newFetch(false)
+	v.since = v.by.store.Begin(v.key)
+	if err := f.run(); err != nil {
+		return err
+	}
+	a := f.answer
+	ex := v.received(f)
+	got, ok := rfc9111.ParsePart(a.status, a.head, ex.ResponseTime)
+	if !ok || a.length != got.Len() || a.length > v.by.maxObject || rfc9111.Storable(&ex, v.svc.policy.caching.rules) != rfc9111.VerdictPartial ||
+		!v.by.store.Admit(v.svc.share, v.key) || !v.by.store.ReserveFor(v.svc.share, a.length) {
+		if a.status == http.StatusPartialContent {
+			v.exchange.cache.detail = "range"
+			return v.relayAlone(f)
+		}
+		return v.answered(f)
+	}
+	v.exchange.cache.stored = true
+	kept := &kept{attempt: a, content: make([]byte, 0, a.length)}
+	e := newEntry(&ex, v.svc)
+	err := v.exchange.relayFrom(f, kept)
+	v.by.store.ReleaseFor(v.svc.share, a.length)
+	if err == nil && len(kept.content) == cap(kept.content) && !a.wire.Surplus() {
+		v.commitPart(e, &got, kept.content)
+	}
+	return err
+}
+
+// kept is the content of an answer that is kept as it is read.
+type kept struct {
+	*attempt
+	content []byte
+}
+
+// Next returns the next piece, as that of the attempt.
+func (k *kept) Next() ([]byte, error) {
+	piece, err := k.attempt.Next()
+	k.content = append(k.content, piece[:min(len(piece), cap(k.content)-len(k.content))]...)
+	return piece, err
+}
+
+// commitPart stores a part together with those that are stored.
+func (v *visit) commitPart(e *entry, got *rfc9111.Part, content []byte) {
+	v.by.store.UpdateSince(v.since, v.key, func(old *resource, _ bool) (store.Item[*resource], bool) {
+		var before *entry
+		if old != nil {
+			before = old.find(v.r.Header)
+		}
+		if before != nil && before.part == nil {
+			return old.item(v.svc.share), true // all of it came in between
+		}
+		return old.with(e.combined(before, got, content)).item(v.svc.share), true
 	})
 }
 
-func lengthOf(body [][]byte) (n int64) {
-	for _, chunk := range body {
-		n += int64(len(chunk))
+// combined returns e, the head of a part, with its content and with what is
+// stored of the same representation (RFC 9111 §3.4).
+func (e *entry) combined(old *entry, got *rfc9111.Part, content []byte) *entry {
+	var coverage rfc9111.Coverage
+	if old != nil && old.part != nil && old.part.Combines(got) {
+		coverage = old.part.coverage
 	}
-	return n
+	coverage, ok := coverage.With(got.Span)
+	if !ok {
+		coverage, _ = rfc9111.Coverage{}.With(got.Span)
+	}
+	var body [][]byte
+	keep := func(p []byte) error { body = append(body, p); return nil }
+	for _, run := range coverage.Runs() {
+		for at := run.Start; at < run.End; {
+			if got.Start <= at && at < got.End {
+				body = append(body, content[at-got.Start:])
+				at = got.End
+				continue
+			}
+			to, _ := old.part.coverage.Run(rfc9111.Span{Start: at, End: at + 1})
+			end := to.End
+			if at < got.Start {
+				end = min(end, got.Start)
+			}
+			_ = old.read(rfc9111.Span{Start: at, End: end}, keep)
+			at = end
+		}
+	}
+	next := e.copied()
+	next.part = &part{*got, coverage}
+	if coverage.Complete(got.Size) {
+		next.part, next.status = nil, http.StatusOK
+		next.head = packed.Pack(rfc9111.Whole(e.head.Header(), got.Size), nil)
+	}
+	return next.with(body)
 }
 
-// invalidate removes what an unsafe request has made untrue (RFC 9111 §4.4).
+// completed goes on with the rest of a response of which a part is stored.
+func (v *visit) completed(f *fetch) *Error {
+	x, a := v.exchange, f.answer
+	ex := v.received(f)
+	got, ok := rfc9111.ParsePart(a.status, a.head, ex.ResponseTime)
+	if !ok || a.length != got.Len() || !v.stored.part.Combines(&got) || a.length > v.by.maxObject {
+		f.close(nil)
+		return v.anew()
+	}
+	content := make([]byte, a.length)
+	if err := readWhole(a, content); err != nil {
+		fe := x.bodyFault(err)
+		f.close(fe)
+		return v.unanswered(fe)
+	}
+	e := newEntry(&ex, v.svc).combined(v.stored, &got, content)
+	f.close(nil)
+	if e.part != nil { // it has not given all that was missing
+		return v.anew()
+	}
+	x.cache.status, x.cache.stored = a.status, v.by.commit(v.key, v.since, v.svc.share, e)
+	v.call.Share(&answer{entry: e, since: v.since})
+	defer v.call.Done()
+	return x.answer(e, e.terms.Age)
+}
+
+// anew asks once more, for all of it.
+func (v *visit) anew() *Error {
+	v.spent, v.stored, v.found = true, nil, nil
+	return v.ask()
+}
+
+// passHead forwards a HEAD, and freshens by its answer what is stored (RFC 9111
+// §4.3.5).
+func (v *visit) passHead() *Error {
+	x := v.exchange
+	f := x.newFetch(false)
+	v.since = v.by.store.Begin(v.key)
+	if err := f.run(); err != nil {
+		return v.unanswered(err)
+	}
+	a := f.answer
+	if troubled(a.status) && v.standsIn(false) {
+		x.cache.status = a.status
+		a.discard()
+		f.close(nil)
+		return v.unanswered(upstreamFault(a.status))
+	}
+	if v.stored != nil && v.stored.part == nil {
+		v.compare(f)
+	}
+	err := x.relay(f)
+	f.recycle()
+	return err
+}
+
+// compare holds a response to HEAD against what is stored.
+func (v *visit) compare(f *fetch) {
+	a := f.answer
+	switch rfc9111.Head(a.status, a.head, a.start.Add(a.head1), &v.stored.validators, v.stored.length) {
+	case rfc9111.HeadFreshen:
+		ex := v.received(f)
+		ex.Response = a.head.Clone() // which goes on to the client
+		v.by.commit(v.key, v.since, v.svc.share, v.stored.freshened(&ex, v.svc))
+	case rfc9111.HeadStale:
+		v.by.store.Invalidate(v.key)
+	}
+}
+
+// passBy forwards a request that the cache has nothing for. The answer to a POST
+// may be what a GET of its target would find (RFC 9110 §9.3.3).
+func (v *visit) passBy() *Error {
+	x := v.exchange
+	if x.svc.handler != nil {
+		return v.passHandler()
+	}
+	f := x.newFetch(false)
+	if err := f.run(); err != nil {
+		return err
+	}
+	a := f.answer
+	if x.r.Method == http.MethodPost && a.head["Content-Location"] != nil && a.wire.Whole() {
+		ex := v.received(f)
+		target := f.out.url(x.svc.target)
+		ex.Target = &target
+		if rfc9111.Storable(&ex, x.svc.policy.caching.rules) == rfc9111.VerdictStore && a.length <= v.by.maxObject && v.by.fills.Enter() {
+			x.invalidate(a)
+			v.key = x.cacheKey(nil)
+			v.since = v.by.store.Begin(v.key)
+			x.cache.detail = ""
+			return v.store(f, newEntry(&ex, x.svc))
+		}
+	}
+	err := x.relay(f)
+	f.recycle()
+	return err
+}
+
+// invalidate removes what an unsafe request has made untrue (RFC 9111 §4.4, RFC
+// 9875 §3).
 func (x *exchange) invalidate(a *attempt) {
-	if c := x.svc.policy.cache; c != nil && rfc9111.Invalidates(x.r.Method, a.status) {
-		var scratch [512]byte
-		c.store.Invalidate(x.cacheKey(scratch[:0]))
+	c := x.svc.policy.cache
+	if c == nil || !rfc9111.Invalidates(x.r.Method, a.status) {
+		return
+	}
+	c.invalidate(x.cacheKey(nil))
+	target := a.fetch.out.url(x.svc.target)
+	for _, u := range rfc9111.Invalidated(x.r.Method, a.status, &target, a.head)[1:] {
+		if rest, ok := strings.CutPrefix(u.EscapedPath(), x.svc.base); ok && strings.HasPrefix(rest, "/") {
+			if u.ForceQuery {
+				rest += "?"
+			}
+			c.invalidate(x.appendKey(nil, rest, u.RawQuery))
+		}
+	}
+	switch groups, ok := rfc9111.InvalidatedGroups(x.r.Method, a.head); {
+	case !ok:
+		c.purge(x.svc.up.name, func(*keyParts) bool { return true }, false)
+	case len(groups) > 0:
+		c.purgeTags(x.svc.up.name, groups, false)
+	}
+}
+
+func (c *Cache) invalidate(key []byte) {
+	c.store.Invalidate(key)
+	c.calls.Detach(key)
+}
+
+// refresh has what is served stale validated behind the request, unless somebody
+// does that already or there is too much of it.
+func (v *visit) refresh() {
+	if v.svc.handler != nil && !v.svc.policy.caching.background {
+		return
+	}
+	call, ok := v.by.calls.Take(v.key, v.start)
+	if !ok {
+		return
+	}
+	b := &visit{
+		exchange: v.exchange.behind(), by: v.by, key: call.Key(), control: rfc9111.ParseRequest(nil),
+		found: v.found, stored: v.stored, age: v.age, call: call,
+	}
+	b.since = b.by.store.Begin(b.key)
+	job := work.Job{
+		Name: "cache refresh",
+		Do: func(context.Context) error {
+			if err := b.ask(); err != nil {
+				return err
+			}
+			return nil
+		},
+		Done: func(error) { b.call.Abandon() },
+	}
+	if !v.by.behind.Submit(job) {
+		call.Abandon()
+	}
+}
+
+// behind returns an exchange for the same without its client.
+func (x *exchange) behind() *exchange {
+	r := x.r.Clone(context.WithoutCancel(x.r.Context()))
+	rfc9111.StripConditions(r.Header)
+	delete(r.Header, "Cache-Control")
+	delete(r.Header, "Pragma")
+	return &exchange{
+		core: x.core, svc: x.svc, life: x.life, w: nowhere{}, r: r, ctx: r.Context(), start: time.Now(),
+		rest: x.rest, query: x.query, prefix: x.prefix, whole: x.whole, cache: cacheOutcome{by: x.cache.by},
+	}
+}
+
+// nowhere is the client of a request that none waits for.
+type nowhere struct{}
+
+func (nowhere) Header() http.Header         { return http.Header{} }
+func (nowhere) WriteHeader(int)             {}
+func (nowhere) Write(p []byte) (int, error) { return len(p), nil }
+
+// Wrap gives what the cache does to a handler: responses are stored and answered
+// from the store, concurrent requests for one are joined, and stale ones stand
+// in while the handler fails, by the standard and by the options that NewCache
+// was given. name is the first part of every key: handlers of one name share what
+// is stored. What next sets is what is stored; what middleware around the wrapped
+// handler has set before is sent beside it and never stored. A handler that
+// answers for several requests does not see the end of its client's context.
+//
+// A response is stored once next has returned; where next flushes, hijacks, or
+// answers with what may not be stored, it reaches the client as it does without
+// a cache. Stale responses are refreshed behind a request only with
+// [WithBackgroundRefresh].
+func (c *Cache) Wrap(name string) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		up := &Upstream{name: name, core: c.core, life: work.NewLife(c.core.panicked)}
+		p := c.policy
+		p.cache = c
+		svc := &service{policy: &p, up: up, rules: forward.NewRequestRules(forward.RequestConfig{}), handler: next, share: c.shareOf(name, p.caching.share)}
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { c.serve(svc, w, r) })
+	}
+}
+
+// serve is the way of one request for a handler.
+func (c *Cache) serve(svc *service, w http.ResponseWriter, r *http.Request) {
+	if c.closed.Load() || r.Header["Upgrade"] != nil || r.Method == http.MethodConnect {
+		svc.handler.ServeHTTP(w, r)
+		return
+	}
+	x := exchanges.Get().(*exchange)
+	rest := forward.Path(r.URL)
+	*x = exchange{
+		keyBuf: x.keyBuf, core: c.core, svc: svc, life: svc.up.life, w: w, r: r, ctx: r.Context(), start: time.Now(),
+		rest: rest, query: r.URL.RawQuery, prefix: forward.Prefix(r.RequestURI, rest),
+	}
+	defer func() { // a panic of the handler's goes on as it came
+		x.life.End(&x.link)
+		*x = exchange{keyBuf: x.keyBuf}
+		exchanges.Put(x)
+	}()
+	if err := x.throughCache(c); err != nil {
+		x.fail(err)
+	}
+}
+
+// passHandler has the handler answer past the cache, and sees what it made
+// untrue.
+func (v *visit) passHandler() *Error {
+	rec := &recorder{visit: v, header: make(http.Header), passes: true}
+	v.svc.handler.ServeHTTP(rec, v.r)
+	return rec.finish()
+}
+
+// askHandler has the handler answer, on this goroutine.
+func (v *visit) askHandler() *Error {
+	rec := &recorder{visit: v, header: make(http.Header)}
+	r, shared := *v.r, v.call.Key() != nil
+	if r.Header = maps.Clone(v.r.Header); r.Header == nil {
+		r.Header = make(http.Header)
+	}
+	if shared || v.stored != nil {
+		rec.named = v.conditions()
+		rec.conditional = rfc9111.SetConditions(r.Header, rec.named...)
+		rec.plain = true
+	}
+	ctx := v.r.Context()
+	if shared {
+		ctx = context.WithoutCancel(ctx)
+	}
+	done := false
+	defer func() {
+		if !done { // a panic
+			rec.abort()
+		}
+	}()
+	v.svc.handler.ServeHTTP(rec, r.WithContext(ctx))
+	done = true
+	return rec.finish()
+}
+
+// recorder is the ResponseWriter of a handler whose answer may be stored. It
+// judges the answer when net/http's would send its header: at a flush, once much
+// is written, or in the end.
+type recorder struct {
+	*visit
+	header      http.Header          // what the handler sets
+	snapshot    http.Header          // header, as it was at WriteHeader
+	status      int                  // zero: not yet
+	plain       bool                 // the client's own conditions were kept from the handler
+	conditional bool                 // it was sent ours
+	named       []rfc9111.Validators // by those
+	judged      bool
+	passes      bool           // straight to the client
+	drops       bool           // the client is answered otherwise
+	begun       []byte         // of the content, until it is judged
+	kept        *entry         // the answer, where all of it is stored
+	streams     *io.PipeWriter // where it goes from then on
+	followed    chan *Error    // what becomes of the client meanwhile
+}
+
+// holdBack is how much of a content waits for its end, to be sent as one.
+const holdBack = 32 << 10
+
+// Header returns what the handler sets.
+func (w *recorder) Header() http.Header { return w.header }
+
+// WriteHeader notes the status and the header. What the handler changes later is
+// lost, but for trailers, as with net/http's own.
+func (w *recorder) WriteHeader(status int) {
+	switch {
+	case w.status != 0:
+	case 100 <= status && status <= 199 && status != http.StatusSwitchingProtocols:
+		w.exchange.relayInterim(status, maps.Clone(w.header))
+	default:
+		w.status, w.snapshot = status, w.header.Clone()
+		if w.passes {
+			w.judge(false)
+		}
+	}
+}
+
+// Write writes content.
+func (w *recorder) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
+	if !w.judged {
+		if len(w.begun)+len(p) <= holdBack {
+			w.begun = append(w.begun, p...)
+			return len(p), nil
+		}
+		w.judge(false)
+	}
+	switch {
+	case w.drops:
+		return len(p), nil
+	case w.streams != nil:
+		return w.streams.Write(p)
+	}
+	n, err := w.exchange.w.Write(p)
+	w.exchange.sent += int64(n)
+	return n, err
+}
+
+// FlushError sends what has been written so far.
+func (w *recorder) FlushError() error {
+	if w.status == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
+	w.judge(false)
+	if w.drops || w.streams != nil {
+		return nil // the content streams by itself
+	}
+	return http.NewResponseController(w.exchange.w).Flush()
+}
+
+// Flush is FlushError.
+func (w *recorder) Flush() { _ = w.FlushError() }
+
+// Unwrap is for [http.ResponseController].
+func (w *recorder) Unwrap() http.ResponseWriter { return w.exchange.w }
+
+// Hijack gives the handler its client's connection, before anything is written.
+func (w *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if w.status != 0 {
+		return nil, nil, http.ErrNotSupported
+	}
+	w.status, w.judged, w.passes = http.StatusSwitchingProtocols, true, true
+	w.call.Refuse(w.start, 0)
+	return http.NewResponseController(w.exchange.w).Hijack()
+}
+
+// judge decides what becomes of the answer, once. whole says that the handler has
+// returned.
+func (w *recorder) judge(whole bool) {
+	if w.judged {
+		return
+	}
+	w.judged = true
+	x := w.exchange
+	head := w.snapshot
+	if head["Content-Type"] == nil && len(w.begun) > 0 { // as net/http's does
+		head.Set("Content-Type", http.DetectContentType(w.begun))
+	}
+	ex := rfc9111.Exchange{
+		Method: w.r.Method, Status: w.status, Request: w.r.Header, Response: head, Framed: true,
+		RequestTime: w.start, ResponseTime: time.Now(),
+	}
+	length, declared := int64(-1), head.Get("Content-Length")
+	if n, err := strconv.ParseInt(declared, 10, 64); err == nil {
+		length = n
+	} else if whole {
+		length = int64(len(w.begun))
+	}
+	switch {
+	case w.passes:
+	case w.status == http.StatusNotModified && w.conditional:
+		w.drops = true // see finish
+		return
+	case troubled(w.status) && w.standsIn(false):
+		w.drops, x.cache.status = true, w.status
+		return
+	default:
+		verdict := rfc9111.Storable(&ex, w.svc.policy.caching.rules)
+		switch {
+		case verdict != rfc9111.VerdictStore:
+			x.cache.detail = string(verdict)
+		case length > w.by.maxObject || whole && length != int64(len(w.begun)):
+			x.cache.detail = "too-large"
+		case head["Trailer"] != nil:
+			x.cache.detail = "trailer"
+		case !w.by.store.Admit(w.svc.share, w.key) && w.call.Quit():
+			x.cache.detail = "not-admitted"
+		case w.by.fills.Enter():
+			w.keep(&ex, length, whole)
+			return
+		}
+	}
+	w.pass(head)
+}
+
+// pass sends the answer to the client alone.
+func (w *recorder) pass(head http.Header) {
+	x := w.exchange
+	if w.status >= 500 {
+		w.call.Fail(&answer{err: upstreamFault(w.status)})
+	} else {
+		w.call.Refuse(w.start, hitForMiss)
+	}
+	validators := rfc9111.ParseValidators(head, w.start)
+	w.passes = true
+	h := x.w.Header()
+	if w.plain && rfc9111.NotModified(w.r.Method, w.r.Header, w.status, &validators, w.start) {
+		w.passes, w.drops, w.status = false, true, http.StatusNotModified
+		maps.DeleteFunc(head, func(name string, _ []string) bool { return !rfc9111.InNotModified(name, validators.ETag != "") })
+	}
+	for name, values := range head {
+		forward.Put(h, name, values)
+	}
+	x.setCacheStatus(h, make([]string, 1))
+	x.wrote, x.status = true, w.status
+	x.w.WriteHeader(w.status)
+	if begun := w.begun; w.passes && len(begun) > 0 {
+		w.begun = nil
+		_, _ = w.Write(begun)
+	}
+}
+
+// keep stores the answer: at once if it is whole, else as it comes in.
+func (w *recorder) keep(ex *rfc9111.Exchange, length int64, whole bool) {
+	x := w.exchange
+	x.cache.stored, w.drops = true, true
+	key := w.call.Key()
+	if key == nil {
+		key = bytes.Clone(w.key)
+		w.by.calls.Forget(key)
+	}
+	fl := &fill{cache: w.by, key: key, since: w.since, entry: newEntry(ex, w.svc), call: w.call, life: x.life, share: x.svc.share}
+	if whole {
+		defer fl.cache.fills.Leave()
+		w.kept = fl.entry.with([][]byte{w.begun})
+		x.cache.stored = fl.commit(w.kept)
+		return
+	}
+	from, to := io.Pipe()
+	fl.from, w.streams = piped{from}, to
+	fl.body = flight.New(fl.limits(length, func() { _ = from.CloseWithError(errUnneeded) }))
+	reader, _ := fl.body.Reader()
+	w.call.Share(&answer{entry: fl.entry, fill: fl, since: w.since})
+	w.call = flight.Call[*answer]{}
+	fl.takeOver()
+	w.followed = make(chan *Error, 1)
+	follow := func() {
+		defer reader.Close()
+		w.followed <- x.follow(fl.entry, reader)
+	}
+	if !x.life.Go("cache follower", follow) {
+		reader.Close()
+		w.followed <- fault(ReasonShuttingDown, work.ErrShutdown)
+	}
+	begun := w.begun
+	w.begun, w.drops = nil, false
+	_, _ = to.Write(begun)
+}
+
+// piped is the content that a handler writes.
+type piped struct{ *io.PipeReader }
+
+func (p piped) end(err *Error) {
+	if err != nil {
+		_ = p.CloseWithError(err)
+		return
+	}
+	_ = p.Close()
+}
+
+func (piped) surplus() bool { return false }
+
+// finish goes on when the handler has returned.
+func (w *recorder) finish() *Error {
+	x := w.exchange
+	if w.status == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
+	w.judge(true)
+	switch {
+	case w.streams != nil:
+		_ = w.streams.Close()
+		return <-w.followed
+	case w.kept != nil:
+		return x.answer(w.kept, w.kept.terms.Age)
+	case w.drops && w.status == http.StatusNotModified && w.conditional:
+		ex := rfc9111.Exchange{Method: w.r.Method, Request: w.r.Header, Response: w.snapshot, RequestTime: w.start, ResponseTime: time.Now()}
+		return w.notModified(&ex, w.named)
+	case w.drops && troubled(w.status):
+		return w.unanswered(upstreamFault(w.status))
+	}
+	w.trail()
+	if rfc9111.Invalidates(w.r.Method, w.status) {
+		w.by.invalidate(x.cacheKey(nil))
+	}
+	return nil
+}
+
+// trail hands on the trailer fields of an answer that passes.
+func (w *recorder) trail() {
+	h := w.exchange.w.Header()
+	for name, values := range w.header {
+		if strings.HasPrefix(name, http.TrailerPrefix) {
+			h[name] = values
+		}
+	}
+	for _, line := range w.snapshot["Trailer"] {
+		for name := range strings.SplitSeq(line, ",") {
+			name = http.CanonicalHeaderKey(strings.TrimSpace(name))
+			if values := w.header[name]; values != nil {
+				h[name] = values
+			}
+		}
+	}
+}
+
+// abort ends the answer of a handler that panicked.
+func (w *recorder) abort() {
+	if w.streams != nil {
+		_ = w.streams.CloseWithError(errAborted)
+		<-w.followed
 	}
 }

@@ -787,3 +787,33 @@ func ExampleWithDialContext() {
 	// Output:
 	// 200 users.internal/42
 }
+
+// A cache can be put before any handler: what it computes once is answered from
+// memory, until it is purged.
+func ExampleCache_Wrap() {
+	computed := 0
+	render := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		computed++
+		w.Header().Set("Cache-Tag", "menu")
+		fmt.Fprint(w, "page ", computed)
+	})
+	mux := http.NewServeMux()
+
+	pages, err := gateway.NewCache(gateway.WithDefaultTTL(time.Minute))
+	if err != nil {
+		log.Fatal(err)
+	}
+	mux.Handle("/pages/", pages.Wrap("pages")(render))
+
+	app := httptest.NewServer(mux)
+	defer app.Close()
+	show(app.URL + "/pages/home")
+	show(app.URL + "/pages/home")
+	fmt.Println("purged:", pages.PurgeTag("menu"))
+	show(app.URL + "/pages/home")
+	// Output:
+	// 200 page 1
+	// 200 page 1
+	// purged: 1
+	// 200 page 2
+}

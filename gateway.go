@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -34,6 +35,7 @@ import (
 	"github.com/embedgw/gateway/internal/forward"
 	"github.com/embedgw/gateway/internal/h1"
 	"github.com/embedgw/gateway/internal/retry"
+	"github.com/embedgw/gateway/internal/rfc9111"
 	"github.com/embedgw/gateway/internal/telemetry"
 	"github.com/embedgw/gateway/internal/work"
 )
@@ -208,6 +210,8 @@ type exchange struct {
 	flush    bool  // each piece of it at once
 	attempts int
 	cache    cacheOutcome
+	visit    visit  // of the cache
+	keyBuf   []byte // for keys of this exchange and those that are it later
 	err      *Error
 
 	link work.Link // among what Shutdown cuts, while a write may wait
@@ -222,7 +226,7 @@ var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 // serve is the way of one request.
 func (c *core) serve(w http.ResponseWriter, r *http.Request, svc *service, rest string, whole bool) {
 	x := exchanges.Get().(*exchange)
-	*x = exchange{core: c, svc: svc, life: c.life, w: w, r: r, rest: rest, whole: whole, start: time.Now()}
+	*x = exchange{keyBuf: x.keyBuf, core: c, svc: svc, life: c.life, w: w, r: r, rest: rest, whole: whole, start: time.Now()}
 	spans := c.unrouted
 	if svc != nil {
 		x.life, spans = svc.up.life, svc.spans(whole)
@@ -360,8 +364,14 @@ func (x *exchange) pass() *Error {
 	return err
 }
 
+// content is what a response's content is read from, piece by piece.
+type content interface{ Next() ([]byte, error) }
+
 // relay sends the answer of f to the client, and ends f.
-func (x *exchange) relay(f *fetch) (err *Error) {
+func (x *exchange) relay(f *fetch) *Error { return x.relayFrom(f, f.answer) }
+
+// relayFrom is relay with the content from c.
+func (x *exchange) relayFrom(f *fetch, c content) (err *Error) {
 	a := f.answer
 	ended := false
 	defer func() {
@@ -376,11 +386,19 @@ func (x *exchange) relay(f *fetch) (err *Error) {
 		x.invalidate(a)
 		x.writeHead(a)
 		if !bodyless(x.r.Method, a.status) {
-			err = x.relayBody(a)
+			err = x.relayBody(a, c)
 		}
 	}
 	ended = true
 	return err
+}
+
+// relayNotModified sends a 304 in the place of an answer that the client has.
+func (x *exchange) relayNotModified(a *attempt) {
+	tagged := a.head["Etag"] != nil
+	maps.DeleteFunc(a.head, func(name string, _ []string) bool { return !rfc9111.InNotModified(name, tagged) })
+	a.status = http.StatusNotModified
+	x.writeHead(a)
 }
 
 // bodyless reports whether a response has no content by its status or method
@@ -409,7 +427,7 @@ func (x *exchange) writeHead(a *attempt) {
 		delete(h, "Content-Length") // only chunks leave room for a trailer section (RFC 9112 §7.1.2)
 	}
 	x.setRequestID(h)
-	x.setCacheStatus(h)
+	x.setCacheStatus(h, make([]string, 1))
 	if x.upload != nil && !x.upload.Done() {
 		x.closeAfterReply() // an early answer
 	}
@@ -479,8 +497,8 @@ const (
 
 var errDrained = errors.New("ended by drain")
 
-// relayBody streams the content.
-func (x *exchange) relayBody(a *attempt) *Error {
+// relayBody streams the content, as c has it.
+func (x *exchange) relayBody(a *attempt, c content) *Error {
 	if forward.IsEventStream(a.head) {
 		a.fetch.shared = true
 		defer x.life.Open(func() { a.wire.Abort(errDrained) }).Close()
@@ -488,7 +506,7 @@ func (x *exchange) relayBody(a *attempt) *Error {
 	w := x.body(a.length, forward.NeedsFlush(a.head, a.length))
 	var n int64
 	for {
-		piece, err := a.Next()
+		piece, err := c.Next()
 		if n += int64(len(piece)); len(piece) > 0 {
 			if _, err := w.Write(piece); err != nil {
 				w.settle()
@@ -540,6 +558,21 @@ func (w *bodyWriter) Write(p []byte) (int, error) {
 		err = w.flushNow()
 	}
 	return n, err
+}
+
+// emit writes a piece of a stored content.
+func (w *bodyWriter) emit(p []byte) error {
+	_, err := w.Write(p)
+	return err
+}
+
+// finish ends a content that was written from the store, with err or well.
+func (w *bodyWriter) finish(err error) *Error {
+	if err != nil {
+		return (*exchange)(w).writeFault(err)
+	}
+	w.settle()
+	return nil
 }
 
 func (w *bodyWriter) flushNow() error {
@@ -697,7 +730,7 @@ func (x *exchange) fail(err *Error) {
 	}
 	h := x.w.Header()
 	x.setRequestID(h)
-	x.setCacheStatus(h)
+	x.setCacheStatus(h, make([]string, 1))
 	if err.retryAfter > 0 { // RFC 9110 §10.2.3: whole seconds
 		h.Set("Retry-After", strconv.FormatInt(int64((err.retryAfter+time.Second-1)/time.Second), 10))
 	}
@@ -739,7 +772,7 @@ func (x *exchange) end(entered bool) {
 	if entered {
 		x.life.Leave()
 	}
-	*x = exchange{}
+	*x = exchange{keyBuf: x.keyBuf}
 	exchanges.Put(x)
 	if v != nil {
 		panic(http.ErrAbortHandler)
@@ -817,6 +850,7 @@ const (
 	ReasonShuttingDown         Reason = "shutting_down"          // 503: Shutdown was called
 	ReasonTimeout              Reason = "timeout"                // 504: one of the timeouts ran out
 	ReasonNotCached            Reason = "not_cached"             // 504: only-if-cached, and nothing fresh is stored
+	ReasonShared               Reason = "shared_failure"         // the request waited for the answer to another, which was an error: its status
 	ReasonLoop                 Reason = "loop_detected"          // 508: the request has been here before, by its Via
 )
 
@@ -853,6 +887,7 @@ var reasons = [...]struct {
 	{ReasonShuttingDown, 503, "The server is shutting down."},
 	{ReasonTimeout, 504, "The service did not answer in time."},
 	{ReasonNotCached, 504, "There is no stored response."},
+	{ReasonShared, 502, "The service could not answer."},
 	{ReasonLoop, 508, "The request has been here before."},
 }
 
@@ -878,6 +913,11 @@ type Error struct {
 
 func fault(reason Reason, err error) *Error {
 	return &Error{Reason: reason, Status: reasons[reason.index()].status, Err: err}
+}
+
+// again returns the error for another request.
+func (e *Error) again() *Error {
+	return &Error{Reason: e.Reason, Status: e.Status, Err: e.Err, retryAfter: e.retryAfter}
 }
 
 // Error says what happened, for logs. It may name hosts, never credentials: do

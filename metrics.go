@@ -115,7 +115,7 @@ func (x *exchange) record(aborted bool) {
 		errorType = string(x.err.Reason)
 	}
 	switch {
-	case x.cache.hit != nil:
+	case x.cache.clock != nil:
 		s.hits.Add(1)
 	case x.cache.by != nil:
 		s.misses.Add(1)
@@ -168,7 +168,7 @@ func (x *exchange) log(took time.Duration, aborted bool) {
 		attrs = append(attrs, slog.String("trace_id", id))
 	}
 	if x.cache.by != nil {
-		attrs = append(attrs, slog.Bool("gateway.cache.hit", x.cache.hit != nil))
+		attrs = append(attrs, slog.Bool("gateway.cache.hit", x.cache.clock != nil))
 	}
 	if x.err != nil {
 		attrs = append(attrs, slog.String("error.type", string(x.err.Reason)))

@@ -25,6 +25,7 @@ import (
 
 	"github.com/embedgw/gateway/internal/balance"
 	"github.com/embedgw/gateway/internal/forward"
+	"github.com/embedgw/gateway/internal/rfc9111"
 )
 
 // An Option configures [New].
@@ -48,6 +49,13 @@ type CacheOption interface{ applyCache(*cacheConfig) }
 type DefaultOption interface {
 	Option
 	ServiceOption
+}
+
+// A CachingOption says how a cache is used: by services, as a [DefaultOption],
+// or, given to [NewCache], by the handlers under [Cache.Wrap].
+type CachingOption interface {
+	DefaultOption
+	CacheOption
 }
 
 // A SharedOption is about a whole gateway, stand-alone upstream or cache, and
@@ -86,9 +94,8 @@ func (e *OptionError) Error() string {
 // policy is what the options say about one service. It is immutable once its
 // constructor has returned, and holds the package defaults, in one place.
 type policy struct {
-	cache           *Cache
-	cacheAuthorized bool
-	cacheCookies    bool
+	cache   *Cache
+	caching caching
 
 	timeout               time.Duration // arrival to final response header, over queue, attempts and backoff
 	attemptTimeout        time.Duration // one attempt, to its response header
@@ -195,6 +202,14 @@ func defaultPolicy() policy {
 		connIdleTimeout:     4 * time.Second, // below the keep-alive of common servers (5 s)
 		maxConnAge:          5 * time.Minute,
 		acquireTimeout:      time.Second,
+		caching: caching{
+			rules: rfc9111.Config{
+				KeepStale: true, MaxHeuristic: 24 * time.Hour, Targeted: []string{rfc9111.CDNCacheControl},
+				StaleWhileRevalidate: rfc9111.Absent, StaleIfError: rfc9111.Absent,
+			},
+			maxStale: 24 * time.Hour,
+			collapse: 10 * time.Second,
+		},
 	}
 }
 
@@ -210,11 +225,11 @@ func (p policy) inherit() policy {
 // identity tells apart policies that would get other answers from the same
 // upstream. Functions cannot be compared: they are told apart by chance.
 func (p *policy) identity() string {
-	if p.tokenSource != nil || p.transport != nil || len(p.rewrite) > 0 || len(p.modify) > 0 {
+	if p.caching.partition != nil || p.tokenSource != nil || p.transport != nil || len(p.rewrite) > 0 || len(p.modify) > 0 {
 		return rand.Text()
 	}
 	h := sha256.New()
-	fmt.Fprint(h, p.preserveHost, p.cacheAuthorized, p.cacheCookies)
+	fmt.Fprint(h, p.preserveHost, p.caching.rules.Authorized, p.caching.rules.Cookies)
 	for _, name := range slices.Sorted(maps.Keys(p.header)) {
 		fmt.Fprintf(h, "%q%q", name, p.header[name])
 	}
@@ -242,6 +257,7 @@ type (
 	cacheConfig struct {
 		shared         sharedConfig
 		list           list
+		handlers       serviceConfig // those under Wrap
 		maxBytes       int64
 		maxObjectBytes int64
 	}
@@ -334,7 +350,7 @@ func (l *list) judge() {
 func (c *serviceConfig) judge() {
 	p, l := &c.policy, &c.list
 	l.judge()
-	if p.cacheAuthorized && p.tokenSource != nil {
+	if p.caching.rules.Authorized && p.tokenSource != nil {
 		l.faultOf("WithCacheAuthorized", "", "needs one static identity, and the service has a token source (WithTokenSource)")
 	}
 	if p.tokenSource != nil && p.header["Authorization"] != nil {
@@ -355,6 +371,7 @@ type (
 		set  func(*policy, *list)
 	}
 	defaultOption struct{ serviceOption }
+	cachingOption struct{ defaultOption }
 	sharedOption  struct {
 		name string
 		set  func(*sharedConfig)
@@ -372,6 +389,7 @@ func (o serviceOption) applyService(c *serviceConfig) {
 }
 func (o serviceOption) applyUpstream(c *upstreamConfig) { o.applyService(&c.service) }
 func (o defaultOption) applyGateway(c *config)          { o.applyService(&c.defaults) }
+func (o cachingOption) applyCache(c *cacheConfig)       { o.applyService(&c.handlers) }
 
 func (o sharedOption) apply(c *sharedConfig) {
 	c.list.begin(o.name)
@@ -477,15 +495,160 @@ func WithoutCache() DefaultOption {
 // was allowed to see, every other will see too. It is refused together with
 // [WithTokenSource]. Default: RFC 9111 §3.5.
 func WithCacheAuthorized() ServiceOption {
-	return serviceOption{"WithCacheAuthorized", func(p *policy, _ *list) { p.cacheAuthorized = true }}
+	return serviceOption{"WithCacheAuthorized", func(p *policy, _ *list) { p.caching.rules.Authorized = true }}
 }
 
 // WithCacheCookies has responses stored although they set cookies or answer
 // requests with cookies; stored Set-Cookie fields are replayed to every
 // client. Default: a response with Set-Cookie is never stored, one to a
 // request with Cookie only if it says public or s-maxage.
-func WithCacheCookies() DefaultOption {
-	return def("WithCacheCookies", func(p *policy, _ *list) { p.cacheCookies = true })
+func WithCacheCookies() CachingOption {
+	return cachingOf("WithCacheCookies", func(c *caching, _ *list) { c.rules.Cookies = true })
+}
+
+// WithDefaultTTL sets the lifetime of responses that state none and have no
+// Last-Modified to guess by, of the statuses that may be stored without (RFC 9110
+// §15.1) but errors. Default and zero: they are not stored.
+func WithDefaultTTL(d time.Duration) CachingOption {
+	return cachingTime("WithDefaultTTL", d, func(c *caching) *time.Duration { return &c.rules.DefaultTTL })
+}
+
+// WithNegativeTTL sets the lifetime of responses 404, 405, 410, 414 and 501 that
+// state none. Default and zero: as for others.
+func WithNegativeTTL(d time.Duration) CachingOption {
+	return cachingTime("WithNegativeTTL", d, func(c *caching) *time.Duration { return &c.rules.NegativeTTL })
+}
+
+// WithStaleWhileRevalidate sets for how long a stale response is still served
+// while it is validated behind the request, where the response does not say
+// (RFC 5861 §3) and does not forbid it. Default and zero: not at all.
+func WithStaleWhileRevalidate(d time.Duration) CachingOption {
+	return cachingTime("WithStaleWhileRevalidate", d, func(c *caching) *time.Duration { return &c.rules.StaleWhileRevalidate })
+}
+
+// WithStaleIfError sets for how long a stale response is served in place of a
+// 500, 502, 503 or 504, where the response does not say (RFC 5861 §4) and does
+// not forbid it. Default and zero: not at all. See [WithMaxStale] for services
+// that cannot be reached.
+func WithStaleIfError(d time.Duration) CachingOption {
+	return cachingTime("WithStaleIfError", d, func(c *caching) *time.Duration { return &c.rules.StaleIfError })
+}
+
+// WithMaxStale bounds how stale a response may be that is served because the
+// service cannot be reached, or answers with an error while stale-if-error holds
+// (RFC 9111 §4.2.4). Responses that say must-revalidate, proxy-revalidate,
+// s-maxage or no-cache are never served stale. Default 24 h. Zero: none is.
+func WithMaxStale(d time.Duration) CachingOption {
+	return cachingTime("WithMaxStale", d, func(c *caching) *time.Duration { return &c.maxStale })
+}
+
+// WithCollapseTimeout bounds how long a request waits for the header of the
+// answer to another that asks for the same; then it is sent upstream itself.
+// Default 10 s. Zero: none waits.
+func WithCollapseTimeout(d time.Duration) CachingOption {
+	return cachingTime("WithCollapseTimeout", d, func(c *caching) *time.Duration { return &c.collapse })
+}
+
+// WithTargetedCacheControl names the response fields that this cache goes by, the
+// most applicable first: where one is there and well-formed, it stands in the
+// place of Cache-Control and Expires (RFC 9213). They are passed on. Default:
+// CDN-Cache-Control. Without names there are none.
+func WithTargetedCacheControl(fields ...string) CachingOption {
+	return cachingOf("WithTargetedCacheControl", func(c *caching, l *list) {
+		c.rules.Targeted = canonicalNames(fields, l)
+	})
+}
+
+// WithoutClientCacheControl has Cache-Control and Pragma of requests mean nothing
+// to the cache: no client can have it go upstream. They are passed on. Default:
+// they are obeyed (RFC 9111 §5.2.1).
+func WithoutClientCacheControl() CachingOption {
+	return cachingOf("WithoutClientCacheControl", func(c *caching, _ *list) { c.ignoreControl = true })
+}
+
+// WithoutCacheStatus keeps Cache-Status and Age from clients, who could tell by
+// them what others have asked for. Age of the service itself stays.
+func WithoutCacheStatus() CachingOption {
+	return cachingOf("WithoutCacheStatus", func(c *caching, _ *list) { c.silent = true })
+}
+
+// WithCacheStatusKey shows the target and query of the cache key in Cache-Status
+// (RFC 9211 §2.7). Default: it is not shown.
+func WithCacheStatusKey() CachingOption {
+	return cachingOf("WithCacheStatusKey", func(c *caching, _ *list) { c.showKey = true })
+}
+
+// WithIgnoredQuery names query parameters that tell no responses apart, such as
+// those of campaigns. They are sent upstream all the same. Several add up.
+// Default: none.
+func WithIgnoredQuery(names ...string) CachingOption {
+	return cachingOf("WithIgnoredQuery", func(c *caching, l *list) {
+		if slices.Contains(names, "") {
+			l.fault("", "a name is empty")
+		}
+		c.ignoredQuery = slices.Concat(c.ignoredQuery, names)
+	})
+}
+
+// WithSortedQuery has requests answered alike whose query parameters differ in
+// their order alone; those of one name keep theirs. Default: the query counts
+// byte for byte.
+func WithSortedQuery() CachingOption {
+	return cachingOf("WithSortedQuery", func(c *caching, _ *list) { c.sortedQuery = true })
+}
+
+// WithCacheKeyHeaders names request fields that tell responses apart although
+// Vary does not say so. Several add up. Default: none.
+func WithCacheKeyHeaders(names ...string) CachingOption {
+	return cachingOf("WithCacheKeyHeaders", func(c *caching, l *list) {
+		c.keyHeaders = slices.Concat(c.keyHeaders, canonicalNames(names, l))
+	})
+}
+
+// WithCacheKeyCookies names cookies that tell responses apart. Several add up.
+// Default: none. Responses to requests with cookies are stored as
+// [WithCacheCookies] says.
+func WithCacheKeyCookies(names ...string) CachingOption {
+	return cachingOf("WithCacheKeyCookies", func(c *caching, l *list) {
+		for _, name := range names {
+			if !forward.IsToken(name) {
+				l.fault(name, "is no name of a cookie")
+			}
+		}
+		c.keyCookies = slices.Concat(c.keyCookies, names)
+	})
+}
+
+// WithCachePartition has f name the part of the cache that a request belongs to,
+// such as its tenant: requests of different parts share nothing. f is called for
+// each request that may use the cache, and must be quick. Default: there is one
+// part.
+func WithCachePartition(f func(*http.Request) string) CachingOption {
+	return cachingOf("WithCachePartition", func(c *caching, l *list) {
+		if f == nil {
+			l.fault("", "the function is nil")
+		}
+		c.partition = f
+	})
+}
+
+// WithCacheShare bounds what a service, or the handlers of one name, may use of
+// the cache's bytes, above 0 and at most 1. Default: 1.
+func WithCacheShare(share float64) CachingOption {
+	return cachingOf("WithCacheShare", func(c *caching, l *list) {
+		if !(share > 0 && share <= 1) {
+			l.fault(fmt.Sprint(share), "not above 0 and at most 1")
+		}
+		c.share = share
+	})
+}
+
+// WithBackgroundRefresh has handlers under [Cache.Wrap] asked again behind a
+// request, for what was served stale by stale-while-revalidate. The handler must
+// then not depend on what routers keep for the time of a request. Default: the
+// next request that finds the response stale beyond that waits for the handler.
+func WithBackgroundRefresh() CacheOption {
+	return cacheOption{"WithBackgroundRefresh", func(c *cacheConfig) { c.handlers.policy.caching.background = true }}
 }
 
 // WithTimeout bounds the time from a request's arrival to its final response
@@ -1228,6 +1391,31 @@ func WithModifyResponse(f func(*http.Response) error) ServiceOption {
 
 func def(name string, set func(*policy, *list)) DefaultOption {
 	return defaultOption{serviceOption{name, set}}
+}
+
+func cachingOf(name string, set func(*caching, *list)) CachingOption {
+	return cachingOption{defaultOption{serviceOption{name, func(p *policy, l *list) { set(&p.caching, l) }}}}
+}
+
+func cachingTime(name string, d time.Duration, field func(*caching) *time.Duration) CachingOption {
+	return cachingOf(name, func(c *caching, l *list) {
+		if d < 0 {
+			l.fault(d.String(), "negative")
+		}
+		*field(c) = d
+	})
+}
+
+// canonicalNames judges the names of fields.
+func canonicalNames(names []string, l *list) []string {
+	canonical := make([]string, len(names))
+	for i, name := range names {
+		if !forward.IsToken(name) {
+			l.fault(name, "is no name of a field")
+		}
+		canonical[i] = http.CanonicalHeaderKey(name)
+	}
+	return canonical
 }
 
 func duration(name string, d time.Duration, field func(*policy) *time.Duration) DefaultOption {

@@ -28,7 +28,9 @@ import (
 	"github.com/embedgw/gateway/internal/forward"
 	"github.com/embedgw/gateway/internal/h1"
 	"github.com/embedgw/gateway/internal/retry"
+	"github.com/embedgw/gateway/internal/rfc9111"
 	"github.com/embedgw/gateway/internal/roundtrip"
+	"github.com/embedgw/gateway/internal/store"
 	"github.com/embedgw/gateway/internal/telemetry"
 	"github.com/embedgw/gateway/internal/work"
 )
@@ -105,6 +107,8 @@ type service struct {
 	rules   *forward.RequestRules
 	locator *forward.Locator
 	methods map[string]struct{}
+	handler http.Handler // in the place of an upstream; nil: there is one
+	share   store.Scope  // of its cache
 	waits   retry.Template
 	hash    func(*fetch) uint64 // of what rendezvous goes by; nil: by nothing
 	beside  bool                // something runs beside the requests
@@ -163,6 +167,9 @@ func (c *serviceConfig) build(core *core, option string, d declared) *service {
 		svc.base, svc.host = "", "localhost"
 	}
 	up.setReplicas(svc, replicas)
+	if p.cache != nil {
+		svc.share = p.cache.shareOf(d.name, p.caching.share)
+	}
 	for _, m := range p.methods {
 		svc.methods[m] = struct{}{}
 	}
@@ -555,33 +562,37 @@ func portOf(u *url.URL) int {
 // fetch is one answer got from a service, in one or more attempts. Exchanges
 // only link to it: a detached one goes on when its client leaves.
 type fetch struct {
-	link     work.Link
-	x        *exchange // who leads it; not to be touched once its handler may have returned
-	svc      *service
-	ctx      context.Context // what attempts derive from
-	client   context.Context // the leader's
-	upgrade  string          // the protocol that is asked for; empty: none
-	watched  context.Context // whose end ends an attempt: the leader's, or one that does not end
-	detached bool
-	deadline time.Time // of the response header; zero: none
-	end      time.Time // of everything; zero: none
-	gatherBy time.Time // when a content that is sent with the head has to be there; zero: it is none
-	out      outbound
-	body     *retry.Body // nil: no body
-	purse    retry.Purse
-	spans    *telemetry.Service
-	lease    balance.Lease
-	place    bool            // of the service's limit
-	now      time.Time       // about now, until the first attempt; zero: something was waited for
-	slow     bool            // the client was, not the upstream
-	hedged   bool            // several attempts may be under way
-	shared   bool            // others hold on to it, beyond its end
-	scratch  forward.Scratch // out's header lies in it
-	tried    []*replicaState
-	triedBuf [2]*replicaState
-	uploads  sync.WaitGroup // of attempts that still read body
-	first    attempt        // where most fetches end
-	answer   *attempt       // the last attempt, which is the answer's once run has returned nil
+	link        work.Link
+	x           *exchange // who leads it; not to be touched once its handler may have returned
+	svc         *service
+	ctx         context.Context // what attempts derive from
+	client      context.Context // the leader's
+	upgrade     string          // the protocol that is asked for; empty: none
+	watched     context.Context // whose end ends an attempt: the leader's, or one that does not end
+	detached    bool
+	deadline    time.Time // of the response header; zero: none
+	end         time.Time // of everything; zero: none
+	gatherBy    time.Time // when a content that is sent with the head has to be there; zero: it is none
+	out         outbound
+	body        *retry.Body // nil: no body
+	purse       retry.Purse
+	spans       *telemetry.Service
+	plain       bool                 // without the client's own conditions and range
+	validate    []rfc9111.Validators // of what is stored, for a plain one
+	missing     rfc9111.Span         // of what is stored, which validate is of; empty: nothing
+	conditional bool                 // it is sent with conditions of the cache
+	lease       balance.Lease
+	place       bool            // of the service's limit
+	now         time.Time       // about now, until the first attempt; zero: something was waited for
+	slow        bool            // the client was, not the upstream
+	hedged      bool            // several attempts may be under way
+	shared      bool            // others hold on to it, beyond its end
+	scratch     forward.Scratch // out's header lies in it
+	tried       []*replicaState
+	triedBuf    [2]*replicaState
+	uploads     sync.WaitGroup // of attempts that still read body
+	first       attempt        // where most fetches end
+	answer      *attempt       // the last attempt, which is the answer's once run has returned nil
 
 	mu        sync.Mutex
 	cutBy     error
@@ -830,6 +841,12 @@ func (f *fetch) prepare() *Error {
 		RequestID: x.requestID(),
 	}
 	f.out.header = svc.rules.Outbound(&in, &f.scratch)
+	switch {
+	case f.missing.Len() > 0:
+		f.conditional = rfc9111.AskFor(f.out.header, []rfc9111.Span{f.missing}, &f.validate[0])
+	case f.plain:
+		f.conditional = rfc9111.SetConditions(f.out.header, f.validate...)
+	}
 	if x.hasBody() {
 		f.out.length = r.ContentLength
 		f.out.trailer = svc.rules.Trailers(r.Trailer)
@@ -1432,6 +1449,7 @@ type wire interface {
 	io.Reader                     // of the content
 	Next() ([]byte, error)        // the content's next piece, valid until the next call
 	More() error                  // waits for one
+	Whole() bool                  // all of the content is there
 	Follow(context.Context)       // whose end ends the exchange from here on
 	Abort(cause error)            // ends what is under way, from any goroutine
 	Close()                       // what was not read is lost
@@ -1496,6 +1514,9 @@ func (a *attempt) await() error {
 	}
 	return nil
 }
+
+// whole reports whether all of the content is there to be read.
+func (a *attempt) whole() bool { return a.content == nil && a.length >= 0 && a.wire.Whole() }
 
 // Next returns the next piece of the content, as wire does.
 func (a *attempt) Next() (piece []byte, err error) {

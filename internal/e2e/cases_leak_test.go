@@ -182,7 +182,7 @@ func refusedTokenCases() []attackCase {
 	return []attackCase{
 		relayed(401, `WWW-Authenticate: Bearer realm="a", error="invalid_token"`),
 		relayed(401, "Cache-Control: public, max-age=60"),
-		relayed(403, "Cache-Control: public, max-age=60"),
+		relayed(403, "Cache-Control: max-age=60"),
 		relayed(407, "Cache-Control: public, max-age=60"),
 	}
 }

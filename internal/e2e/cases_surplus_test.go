@@ -89,10 +89,10 @@ func surplusAtOnceCases() []attackCase {
 		{"204 with a length and a body", "GET", nil, func(string) string {
 			return testnet.Answer(204, storable+fmt.Sprintf("Content-Length: %d", len(poison)), "")
 		}, poison},
-		{"304 with a body", "GET", []string{`If-None-Match: "e"`}, func(string) string {
+		{"304 with a body", "GET", []string{`If-None-Match: "e"`, "Cache-Control: no-store"}, func(string) string {
 			return testnet.Answer(304, `ETag: "e"`, "")
 		}, poison},
-		{"304 with a length and a body", "GET", []string{`If-None-Match: "e"`}, func(string) string {
+		{"304 with a length and a body", "GET", []string{`If-None-Match: "e"`, "Cache-Control: no-store"}, func(string) string {
 			return testnet.Answer(304, `ETag: "e"`+"\r\n"+fmt.Sprintf("Content-Length: %d", len(poison)), "")
 		}, poison},
 	} {

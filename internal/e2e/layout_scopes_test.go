@@ -49,7 +49,6 @@ var optionScopes = []struct{ homes, options string }{
 		WithBreakerHook(nil)
 		WithBreakerTimes(1, 1, 1)
 		WithCache(nil)
-		WithCacheCookies()
 		WithConnIdleTimeout(1)
 		WithDNSRefresh(1)
 		WithDialContext(nil)
@@ -100,7 +99,26 @@ var optionScopes = []struct{ homes, options string }{
 		WithMeterProvider(nil)
 		WithPropagator(nil)
 		WithTracerProvider(nil)`},
+	{"gateway upstream service cache", `
+		WithCacheCookies()
+		WithCacheKeyCookies("x")
+		WithCacheKeyHeaders("X")
+		WithCachePartition(nil)
+		WithCacheShare(1)
+		WithCacheStatusKey()
+		WithCollapseTimeout(1)
+		WithDefaultTTL(1)
+		WithIgnoredQuery("x")
+		WithMaxStale(1)
+		WithNegativeTTL(1)
+		WithSortedQuery()
+		WithStaleIfError(1)
+		WithStaleWhileRevalidate(1)
+		WithTargetedCacheControl("X-Cache-Control")
+		WithoutCacheStatus()
+		WithoutClientCacheControl()`},
 	{"cache", `
+		WithBackgroundRefresh()
 		WithMaxBytes(1)
 		WithMaxObjectBytes(1)`},
 }

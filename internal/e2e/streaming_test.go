@@ -286,9 +286,9 @@ func TestResponsesWithoutContent(t *testing.T) {
 		{"HEAD of an error", testnet.Build("HEAD", "/a/x", ""), "HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\n", 404, []string{"9"}},
 		{"204", testnet.Get("/a/x"), "HTTP/1.1 204 No Content\r\n\r\n", 204, nil},
 		{"204 with a length", testnet.Get("/a/x"), "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", 204, nil},
-		{"304", testnet.Get("/a/x", `If-None-Match: "e"`), "HTTP/1.1 304 Not Modified\r\nETag: \"e\"\r\n\r\n", 304, nil},
+		{"304", testnet.Get("/a/x", `If-None-Match: "e"`, "Cache-Control: no-store"), "HTTP/1.1 304 Not Modified\r\nETag: \"e\"\r\n\r\n", 304, nil},
 		// net/http's server keeps a 304's length to itself, as RFC 9110 §8.6 allows.
-		{"304 with a length", testnet.Get("/a/x", `If-None-Match: "e"`), "HTTP/1.1 304 Not Modified\r\nETag: \"e\"\r\nContent-Length: 7\r\n\r\n", 304, nil},
+		{"304 with a length", testnet.Get("/a/x", `If-None-Match: "e"`, "Cache-Control: no-store"), "HTTP/1.1 304 Not Modified\r\nETag: \"e\"\r\nContent-Length: 7\r\n\r\n", 304, nil},
 		{"empty 200", testnet.Get("/a/x"), "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 200, []string{"0"}},
 		{"205", testnet.Build("POST", "/a/x", ""), "HTTP/1.1 205 Reset Content\r\nContent-Length: 0\r\n\r\n", 205, []string{"0"}},
 	} {

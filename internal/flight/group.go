@@ -93,6 +93,19 @@ func (g *Group[T]) Join(key []byte, now time.Time) (Call[T], Role) {
 	return Call[T]{c, c.term}, Lead
 }
 
+// Take leads a new call of key, unless there is one or answers of it are refused.
+func (g *Group[T]) Take(key []byte, now time.Time) (Call[T], bool) {
+	hash, sh := g.shard(key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.calls[hash] != nil || sh.refused.has(hash, g.at(now)) || len(sh.calls) >= shardCalls {
+		return Call[T]{}, false
+	}
+	c := &call[T]{g: g, hash: hash, key: bytes.Clone(key), term: 1}
+	sh.calls[hash] = c
+	return Call[T]{c, c.term}, true
+}
+
 // Forget drops the memory that answers of key were refused: one came that may
 // be shared.
 func (g *Group[T]) Forget(key []byte) {

@@ -88,6 +88,9 @@ func cutMember(list string) (member, rest string, more bool) {
 	return trimOWS(member), rest, more
 }
 
+// IsToken reports whether s is a token, as names of fields and methods are (RFC 9110 §5.6.2).
+func IsToken(s string) bool { return s != "" && only(s, isToken) }
+
 // hasMember reports whether the list field with these lines has the member token, in any case.
 func hasMember(lines []string, token string) bool {
 	for _, line := range lines {

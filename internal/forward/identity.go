@@ -63,14 +63,16 @@ func site(in *Inbound, trusted bool) (host, proto, prefix string) {
 	return host, proto, prefix
 }
 
-// Looping reports whether a request has been here too often. Comments in Via are not told from members: an unclosed one would hide
-// every member after it, ours too.
-func (r *RequestRules) Looping(h http.Header) bool {
+// Looping reports whether a request has been here too often.
+func (r *RequestRules) Looping(h http.Header) bool { return r.Hops(h) > r.maxHops }
+
+// Hops returns how often a request has been here. Comments in Via are not told from members: an unclosed one would hide every member
+// after it, ours too.
+func (r *RequestRules) Hops(h http.Header) (hops int) {
 	lines := h["Via"]
 	if len(lines) == 0 || r.pseudonym == "" {
-		return false
+		return 0
 	}
-	hops := 0
 	for _, line := range lines {
 		for more := true; more; {
 			var member string
@@ -86,7 +88,7 @@ func (r *RequestRules) Looping(h http.Header) bool {
 			}
 		}
 	}
-	return hops > r.maxHops
+	return hops
 }
 
 // received returns our Via member for a request received in this version of HTTP.

@@ -114,6 +114,12 @@ func (x *Exchange) More() error {
 	return err
 }
 
+// Whole reports whether all of the content is there to be read without waiting.
+// It is for before the first piece.
+func (x *Exchange) Whole() bool {
+	return x.mode == modeNone || x.mode == modeLength && int64(len(x.conn.data())) >= x.remaining
+}
+
 // release gives back what the last piece lay in.
 func (x *Exchange) release() {
 	if x.rest != nil {

@@ -12,6 +12,17 @@ func AppendKey(dst []byte, parts ...string) []byte {
 	return dst
 }
 
+// CutKey splits the first part off a key, or off the rest of one. What is no key
+// is all rest.
+func CutKey(key string) (part, rest string) {
+	var prefix [binary.MaxVarintLen64]byte
+	n, used := binary.Uvarint(prefix[:copy(prefix[:], key)])
+	if used <= 0 || n > uint64(len(key)-used) {
+		return "", key
+	}
+	return key[used : used+int(n)], key[used+int(n):]
+}
+
 func appendString(dst []byte, s string) []byte {
 	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
 }

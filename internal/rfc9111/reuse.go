@@ -12,10 +12,9 @@ type Bypass string
 // The reasons to pass by.
 const (
 	BypassBody        Bypass = "body"        // a GET or HEAD with content, whose meaning the key does not hold (RFC 9110 §9.3.1)
-	BypassConditional Bypass = "conditional" // a precondition, for the origin to judge (RFC 9110 §13.1)
+	BypassConditional Bypass = "conditional" // a precondition for the origin to judge (RFC 9111 §4.3.2)
 	BypassMethod      Bypass = "method"      // neither GET nor HEAD
 	BypassNoStore     Bypass = "no-store"    // the client forbids storing (RFC 9111 §5.2.1.5)
-	BypassRange       Bypass = "range"       // a part is asked for (RFC 9110 §14.2)
 	BypassUpgrade     Bypass = "upgrade"     // another protocol is asked for (RFC 9110 §7.8)
 )
 
@@ -29,9 +28,7 @@ func Lookup(method string, h http.Header, c RequestControl, hasBody bool) Bypass
 		return BypassBody
 	case c.NoStore:
 		return BypassNoStore
-	case has(h, "Range"):
-		return BypassRange
-	case has(h, "If-None-Match"), has(h, "If-Modified-Since"), has(h, "If-Match"), has(h, "If-Unmodified-Since"):
+	case ForOrigin(h):
 		return BypassConditional
 	case has(h, "Upgrade"):
 		return BypassUpgrade

@@ -46,6 +46,9 @@ func (x *Exchange) Next() ([]byte, error) {
 	return piece, nil
 }
 
+// Whole reports whether there is no content to wait for.
+func (x *Exchange) Whole() bool { return x.ContentLength == 0 }
+
 // More waits until there is something to be read of the content, or its end:
 // then the error is io.EOF. It is not needed before Next or Read.
 func (x *Exchange) More() error {
