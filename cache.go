@@ -487,7 +487,7 @@ func (x *exchange) setCacheStatus(h http.Header, slot []string) {
 }
 
 func (x *exchange) statusWithKey() string {
-	s := x.cache.missed.words()
+	s := x.cache.words()
 	target := x.rest
 	if query := rfc9111.KeyQuery(x.query, x.svc.policy.caching.ignoredQuery, x.svc.policy.caching.sortedQuery); query != "" {
 		target += "?" + query
@@ -537,7 +537,7 @@ func (l *statusLines) line(m missed) string {
 
 // visit is a request's way through a cache.
 type visit struct {
-	*exchange
+	x       *exchange
 	by      *Cache
 	key     []byte // primary (RFC 9111 §2)
 	control rfc9111.RequestControl
@@ -567,7 +567,7 @@ func (x *exchange) throughCache(c *Cache) *Error {
 		return x.pass()
 	}
 	v := &x.visit
-	*v = visit{exchange: x, by: c, control: x.cacheControl()}
+	*v = visit{x: x, by: c, control: x.cacheControl()}
 	why := rfc9111.Lookup(x.r.Method, x.r.Header, v.control, x.hasBody())
 	x.cache = cacheOutcome{by: c, missed: missed{forward: fwdOf(why), detail: string(why)}}
 	if why != "" {
@@ -612,7 +612,7 @@ func fwdOf(why rfc9111.Bypass) rfc9111.Forward {
 // look looks for a stored response, and says whether it answers the request as
 // it is. One that is refreshed behind it is.
 func (v *visit) look() bool {
-	x := v.exchange
+	x := v.x
 	v.stored, v.found, x.cache.forward = nil, nil, rfc9111.ForwardURIMiss
 	res, ok := v.by.store.Get(v.key)
 	if !ok {
@@ -648,40 +648,40 @@ func (v *visit) hit() *Error {
 	if !v.stored.terms.Fresh(v.age) {
 		v.by.stale.Add(1)
 	}
-	v.exchange.cache.clock = v.stored.at(v.age)
-	return v.exchange.answer(v.stored, v.age)
+	v.x.cache.clock = v.stored.at(v.age)
+	return v.x.answer(v.stored, v.age)
 }
 
 // fetch gets the answer from upstream: with others that ask for the same, if it
 // may be shared.
 func (v *visit) fetch() *Error {
-	wait := v.svc.policy.caching.collapse
-	if wait == 0 || v.svc.rules.Hops(v.r.Header) > 0 { // it may be the one that it would wait for
+	wait := v.x.svc.policy.caching.collapse
+	if wait == 0 || v.x.svc.rules.Hops(v.x.r.Header) > 0 { // it may be the one that it would wait for
 		return v.lead(flight.Call[*answer]{})
 	}
 	key := v.key
 	for range 2 {
 		v.since = v.by.store.Begin(v.key)
-		call, role := v.by.calls.Join(key, v.start)
+		call, role := v.by.calls.Join(key, v.x.start)
 		switch role {
 		case flight.Lead:
 			return v.lead(call)
 		case flight.Alone:
 			return v.lead(flight.Call[*answer]{})
 		}
-		shared, outcome := call.Wait(v.r.Context().Done(), wait)
+		shared, outcome := call.Wait(v.x.r.Context().Done(), wait)
 		switch outcome {
 		case flight.Promoted:
 			return v.lead(call)
 		case flight.Stopped:
-			return clientGone(v.r.Context())
+			return clientGone(v.x.r.Context())
 		case flight.Failed:
 			return v.unanswered(shared.err.again())
 		case flight.Shared:
 			if v.suits(shared) {
 				return v.join(shared)
 			}
-			key = shared.entry.appendVariant(bytes.Clone(v.key), v.r.Header) // those that ask for the same variant
+			key = shared.entry.appendVariant(bytes.Clone(v.key), v.x.r.Header) // those that ask for the same variant
 			continue
 		}
 		break
@@ -692,7 +692,7 @@ func (v *visit) fetch() *Error {
 // suits reports whether another's answer is one to this request, and not from
 // before it was made invalid.
 func (v *visit) suits(a *answer) bool {
-	return a.since == v.since && rfc9111.MatchVariant(a.entry.variant, a.entry.vary, v.r.Header)
+	return a.since == v.since && rfc9111.MatchVariant(a.entry.variant, a.entry.vary, v.x.r.Header)
 }
 
 // appendVariant appends which variant a request with that header asks for.
@@ -702,7 +702,7 @@ func (e *entry) appendVariant(dst []byte, h http.Header) []byte {
 
 // join answers with what was fetched for another.
 func (v *visit) join(a *answer) *Error {
-	x := v.exchange
+	x := v.x
 	x.cache.collapsed = true
 	if a.fill == nil {
 		return x.answer(a.entry, a.entry.terms.Age)
@@ -733,7 +733,7 @@ func (v *visit) lead(call flight.Call[*answer]) *Error {
 
 // ask sends the request upstream, with conditions where something is stored.
 func (v *visit) ask() *Error {
-	x := v.exchange
+	x := v.x
 	if x.svc.handler != nil {
 		return v.askHandler()
 	}
@@ -776,7 +776,7 @@ func (v *visit) conditions() (named []rfc9111.Validators) {
 
 // answered goes on with the head of the upstream's answer.
 func (v *visit) answered(f *fetch) *Error {
-	x, a := v.exchange, f.answer
+	x, a := v.x, f.answer
 	switch {
 	case a.status == http.StatusNotModified && f.conditional && f.missing.Len() == 0:
 		ex := v.received(f)
@@ -811,7 +811,7 @@ func (v *visit) answered(f *fetch) *Error {
 func (v *visit) received(f *fetch) rfc9111.Exchange {
 	a := f.answer
 	return rfc9111.Exchange{
-		Method: v.r.Method, Status: a.status, Request: v.r.Header, Sent: f.out.header, Response: a.head, Injected: v.svc.policy.injects(),
+		Method: v.x.r.Method, Status: a.status, Request: v.x.r.Header, Sent: f.out.header, Response: a.head, Injected: v.x.svc.policy.injects(),
 		Framed: a.framed, RequestTime: a.start, ResponseTime: a.start.Add(a.head1),
 	}
 }
@@ -841,7 +841,7 @@ func (v *visit) standsIn(unreachable bool) bool {
 	if e == nil || e.part != nil || !unreachable && e.terms.StaleIfError == rfc9111.Absent && v.control.StaleIfError == rfc9111.Absent {
 		return false
 	}
-	return e.terms.AfterError(v.control, v.age, v.svc.policy.caching.maxStale)
+	return e.terms.AfterError(v.control, v.age, v.x.svc.policy.caching.maxStale)
 }
 
 // unanswered goes on without an answer, for all who wait: with what is stored,
@@ -856,8 +856,8 @@ func (v *visit) unanswered(err *Error) *Error {
 			v.call.Fail(&answer{err: err})
 			v.by.hits.Add(1)
 			v.by.stale.Add(1)
-			v.exchange.cache.forward, v.exchange.cache.detail = rfc9111.ForwardStale, "stale-if-error"
-			return v.exchange.answer(v.stored, v.age)
+			v.x.cache.forward, v.x.cache.detail = rfc9111.ForwardStale, "stale-if-error"
+			return v.x.answer(v.stored, v.age)
 		}
 	}
 	v.call.Fail(&answer{err: err})
@@ -866,7 +866,7 @@ func (v *visit) unanswered(err *Error) *Error {
 
 // relayAlone sends an answer that is not stored to this client.
 func (v *visit) relayAlone(f *fetch) *Error {
-	x, a := v.exchange, f.answer
+	x, a := v.x, f.answer
 	if a.status >= 500 {
 		v.call.Fail(&answer{err: upstreamFault(a.status)})
 	} else {
@@ -900,17 +900,17 @@ var errUnneeded = errors.New("the client has it")
 // clientHas reports whether the client's own conditions, which the upstream was
 // not sent, have the answer be a 304.
 func (v *visit) clientHas(a *attempt) bool {
-	if v.r.Header["If-None-Match"] == nil && v.r.Header["If-Modified-Since"] == nil {
+	if v.x.r.Header["If-None-Match"] == nil && v.x.r.Header["If-Modified-Since"] == nil {
 		return false
 	}
-	validators := rfc9111.ParseValidators(a.head, v.start)
-	return rfc9111.NotModified(v.r.Method, v.r.Header, a.status, &validators, v.start)
+	validators := rfc9111.ParseValidators(a.head, v.x.start)
+	return rfc9111.NotModified(v.x.r.Method, v.x.r.Header, a.status, &validators, v.x.start)
 }
 
 // notModified freshens what is stored by a 304 (RFC 9111 §4.3.4), which answers
 // conditions on named.
 func (v *visit) notModified(ex *rfc9111.Exchange, named []rfc9111.Validators) *Error {
-	x := v.exchange
+	x := v.x
 	response := rfc9111.ParseValidators(ex.Response, ex.ResponseTime)
 	var buf [maxVariants]int
 	chosen := rfc9111.Select(buf[:0], named, &response)
@@ -921,8 +921,8 @@ func (v *visit) notModified(ex *rfc9111.Exchange, named []rfc9111.Validators) *E
 		v.spent, v.stored = true, nil // once more, without conditions
 		return v.ask()
 	}
-	e := v.validatable()[chosen[0]].freshened(ex, v.svc)
-	x.cache.status, x.cache.stored = http.StatusNotModified, v.by.commit(v.key, v.since, v.svc.share, e)
+	e := v.validatable()[chosen[0]].freshened(ex, v.x.svc)
+	x.cache.status, x.cache.stored = http.StatusNotModified, v.by.commit(v.key, v.since, v.x.svc.share, e)
 	v.call.Share(&answer{entry: e, since: v.since})
 	defer v.call.Done()
 	return x.answer(e, e.terms.Age)
@@ -1012,7 +1012,7 @@ func lengthOf(body [][]byte) (n int64) {
 
 // store sends the answer to all who wait for it, and stores it meanwhile.
 func (v *visit) store(f *fetch, e *entry) *Error {
-	x, a, key := v.exchange, f.answer, v.call.Key()
+	x, a, key := v.x, f.answer, v.call.Key()
 	if key == nil {
 		key = bytes.Clone(v.key)
 		v.by.calls.Forget(key) // answers of it may be shared again
@@ -1148,7 +1148,7 @@ func (fl *fill) takeOver() {
 
 // run is the task that fills the body.
 func (fl *fill) run() {
-	err := error(errAborted)
+	err := errAborted
 	defer func() { fl.end(err) }() // also after a panic of the body's
 	err = fl.body.Fill(fl.from)
 }
@@ -1174,32 +1174,34 @@ func (fl *fill) end(err error) {
 
 // step stores a short body while it sends it to this client.
 func (x *exchange) step(fl *fill) *Error {
-	w, err := x.begin(fl.entry)
+	w := x.begin(fl.entry)
 	if w == nil {
 		fl.takeOver()
-		return err
+		return nil
 	}
 	for n := int64(0); ; {
-		piece, end := fl.body.Step(fl.from)
+		piece, err := fl.body.Step(fl.from)
+		whole := errors.Is(err, io.EOF)
 		switch {
-		case errors.Is(end, flight.ErrTaken):
-			return x.goOn(w, fl, n)
-		case end != nil && !errors.Is(end, io.EOF):
-			fl.end(end)
-			return x.bodyFault(end)
-		case end != nil:
+		case whole:
 			fl.end(nil)
+		case errors.Is(err, flight.ErrTaken):
+			return x.goOn(w, fl, n)
+		case err != nil:
+			fl.end(err)
+			return x.bodyFault(err)
 		}
 		n += int64(len(piece))
-		if _, err := w.Write(piece); err != nil {
-			if end == nil {
+		_, err = w.Write(piece)
+		if whole && err == nil {
+			w.settle()
+			return nil
+		}
+		if err != nil {
+			if !whole {
 				fl.takeOver()
 			}
 			return x.writeFault(err)
-		}
-		if end != nil {
-			w.settle()
-			return nil
 		}
 	}
 }
@@ -1218,29 +1220,29 @@ func (x *exchange) goOn(w *bodyWriter, fl *fill, n int64) *Error {
 
 // follow sends a stored response whose content is still arriving.
 func (x *exchange) follow(e *entry, reader *flight.Reader) *Error {
-	w, err := x.begin(e)
+	w := x.begin(e)
 	if w == nil {
-		return err
+		return nil
 	}
 	return x.followOn(w, reader)
 }
 
 // begin sends the header of a response whose content is still arriving. It
 // returns no writer where there is nothing to follow.
-func (x *exchange) begin(e *entry) (*bodyWriter, *Error) {
+func (x *exchange) begin(e *entry) *bodyWriter {
 	if rfc9111.NotModified(x.r.Method, x.r.Header, e.status, &e.validators, x.start) {
 		x.answerNotModified(e, e.terms.Age)
-		return nil, nil
+		return nil
 	}
 	x.writeStored(e, e.terms.Age, e.status, nil)
 	if bodyless(x.r.Method, e.status) {
-		return nil, nil
+		return nil
 	}
 	length := int64(-1)
 	if n, err := strconv.ParseInt(e.head.Get("Content-Length"), 10, 64); err == nil {
 		length = n
 	}
-	return x.body(length, length < 0), nil
+	return x.body(length, length < 0)
 }
 
 // followOn sends a growing body to the client.
@@ -1403,7 +1405,7 @@ func (e *entry) read(s rfc9111.Span, emit func([]byte) error) error {
 // request asks for.
 func (v *visit) coveredBy(e *entry) bool {
 	var buf [maxRanges]rfc9111.Span
-	spans, outcome := rfc9111.Ranges(buf[:0], v.r.Method, v.r.Header, e.status, &e.validators, e.part.Size, v.start)
+	spans, outcome := rfc9111.Ranges(buf[:0], v.x.r.Method, v.x.r.Header, e.status, &e.validators, e.part.Size, v.x.start)
 	return outcome == rfc9111.RangeSatisfiable && !slices.ContainsFunc(spans, func(s rfc9111.Span) bool { return !e.part.coverage.Covers(s) })
 }
 
@@ -1412,7 +1414,7 @@ func (v *visit) fetchPart() *Error {
 	if v.stored != nil && v.stored.part == nil {
 		return v.fetch() // all of it is validated, or got anew
 	}
-	f := v.newFetch(false)
+	f := v.x.newFetch(false)
 	v.since = v.by.store.Begin(v.key)
 	if err := f.run(); err != nil {
 		return err
@@ -1420,19 +1422,19 @@ func (v *visit) fetchPart() *Error {
 	a := f.answer
 	ex := v.received(f)
 	got, ok := rfc9111.ParsePart(a.status, a.head, ex.ResponseTime)
-	if !ok || a.length != got.Len() || a.length > v.by.maxObject || rfc9111.Storable(&ex, v.svc.policy.caching.rules) != rfc9111.VerdictPartial ||
-		!v.by.store.Admit(v.svc.share, v.key) || !v.by.store.ReserveFor(v.svc.share, a.length) {
+	if !ok || a.length != got.Len() || a.length > v.by.maxObject || rfc9111.Storable(&ex, v.x.svc.policy.caching.rules) != rfc9111.VerdictPartial ||
+		!v.by.store.Admit(v.x.svc.share, v.key) || !v.by.store.ReserveFor(v.x.svc.share, a.length) {
 		if a.status == http.StatusPartialContent {
-			v.exchange.cache.detail = "range"
+			v.x.cache.detail = "range"
 			return v.relayAlone(f)
 		}
 		return v.answered(f)
 	}
-	v.exchange.cache.stored = true
+	v.x.cache.stored = true
 	kept := &kept{attempt: a, content: make([]byte, 0, a.length)}
-	e := newEntry(&ex, v.svc)
-	err := v.exchange.relayFrom(f, kept)
-	v.by.store.ReleaseFor(v.svc.share, a.length)
+	e := newEntry(&ex, v.x.svc)
+	err := v.x.relayFrom(f, kept)
+	v.by.store.ReleaseFor(v.x.svc.share, a.length)
 	if err == nil && len(kept.content) == cap(kept.content) && !a.wire.Surplus() {
 		v.commitPart(e, &got, kept.content)
 	}
@@ -1457,12 +1459,12 @@ func (v *visit) commitPart(e *entry, got *rfc9111.Part, content []byte) {
 	v.by.store.UpdateSince(v.since, v.key, func(old *resource, _ bool) (store.Item[*resource], bool) {
 		var before *entry
 		if old != nil {
-			before = old.find(v.r.Header)
+			before = old.find(v.x.r.Header)
 		}
 		if before != nil && before.part == nil {
-			return old.item(v.svc.share), true // all of it came in between
+			return old.item(v.x.svc.share), true // all of it came in between
 		}
-		return old.with(e.combined(before, got, content)).item(v.svc.share), true
+		return old.with(e.combined(before, got, content)).item(v.x.svc.share), true
 	})
 }
 
@@ -1506,7 +1508,7 @@ func (e *entry) combined(old *entry, got *rfc9111.Part, content []byte) *entry {
 
 // completed goes on with the rest of a response of which a part is stored.
 func (v *visit) completed(f *fetch) *Error {
-	x, a := v.exchange, f.answer
+	x, a := v.x, f.answer
 	ex := v.received(f)
 	got, ok := rfc9111.ParsePart(a.status, a.head, ex.ResponseTime)
 	if !ok || a.length != got.Len() || !v.stored.part.Combines(&got) || a.length > v.by.maxObject {
@@ -1519,12 +1521,12 @@ func (v *visit) completed(f *fetch) *Error {
 		f.close(fe)
 		return v.unanswered(fe)
 	}
-	e := newEntry(&ex, v.svc).combined(v.stored, &got, content)
+	e := newEntry(&ex, v.x.svc).combined(v.stored, &got, content)
 	f.close(nil)
 	if e.part != nil { // it has not given all that was missing
 		return v.anew()
 	}
-	x.cache.status, x.cache.stored = a.status, v.by.commit(v.key, v.since, v.svc.share, e)
+	x.cache.status, x.cache.stored = a.status, v.by.commit(v.key, v.since, v.x.svc.share, e)
 	v.call.Share(&answer{entry: e, since: v.since})
 	defer v.call.Done()
 	return x.answer(e, e.terms.Age)
@@ -1539,7 +1541,7 @@ func (v *visit) anew() *Error {
 // passHead forwards a HEAD, and freshens by its answer what is stored (RFC 9111
 // §4.3.5).
 func (v *visit) passHead() *Error {
-	x := v.exchange
+	x := v.x
 	f := x.newFetch(false)
 	v.since = v.by.store.Begin(v.key)
 	if err := f.run(); err != nil {
@@ -1567,7 +1569,7 @@ func (v *visit) compare(f *fetch) {
 	case rfc9111.HeadFreshen:
 		ex := v.received(f)
 		ex.Response = a.head.Clone() // which goes on to the client
-		v.by.commit(v.key, v.since, v.svc.share, v.stored.freshened(&ex, v.svc))
+		v.by.commit(v.key, v.since, v.x.svc.share, v.stored.freshened(&ex, v.x.svc))
 	case rfc9111.HeadStale:
 		v.by.store.Invalidate(v.key)
 	}
@@ -1576,7 +1578,7 @@ func (v *visit) compare(f *fetch) {
 // passBy forwards a request that the cache has nothing for. The answer to a POST
 // may be what a GET of its target would find (RFC 9110 §9.3.3).
 func (v *visit) passBy() *Error {
-	x := v.exchange
+	x := v.x
 	if x.svc.handler != nil {
 		return v.passHandler()
 	}
@@ -1635,15 +1637,15 @@ func (c *Cache) invalidate(key []byte) {
 // refresh has what is served stale validated behind the request, unless somebody
 // does that already or there is too much of it.
 func (v *visit) refresh() {
-	if v.svc.handler != nil && !v.svc.policy.caching.background {
+	if v.x.svc.handler != nil && !v.x.svc.policy.caching.background {
 		return
 	}
-	call, ok := v.by.calls.Take(v.key, v.start)
+	call, ok := v.by.calls.Take(v.key, v.x.start)
 	if !ok {
 		return
 	}
 	b := &visit{
-		exchange: v.exchange.behind(), by: v.by, key: call.Key(), control: rfc9111.ParseRequest(nil),
+		x: v.x.behind(), by: v.by, key: call.Key(), control: rfc9111.ParseRequest(nil),
 		found: v.found, stored: v.stored, age: v.age, call: call,
 	}
 	b.since = b.by.store.Begin(b.key)
@@ -1729,15 +1731,15 @@ func (c *Cache) serve(svc *service, w http.ResponseWriter, r *http.Request) {
 // untrue.
 func (v *visit) passHandler() *Error {
 	rec := &recorder{visit: v, header: make(http.Header), passes: true}
-	v.svc.handler.ServeHTTP(rec, v.r)
+	v.x.svc.handler.ServeHTTP(rec, v.x.r)
 	return rec.finish()
 }
 
 // askHandler has the handler answer, on this goroutine.
 func (v *visit) askHandler() *Error {
 	rec := &recorder{visit: v, header: make(http.Header)}
-	r, shared := *v.r, v.call.Key() != nil
-	if r.Header = maps.Clone(v.r.Header); r.Header == nil {
+	r, shared := *v.x.r, v.call.Key() != nil
+	if r.Header = maps.Clone(v.x.r.Header); r.Header == nil {
 		r.Header = make(http.Header)
 	}
 	if shared || v.stored != nil {
@@ -1745,7 +1747,7 @@ func (v *visit) askHandler() *Error {
 		rec.conditional = rfc9111.SetConditions(r.Header, rec.named...)
 		rec.plain = true
 	}
-	ctx := v.r.Context()
+	ctx := v.x.r.Context()
 	if shared {
 		ctx = context.WithoutCancel(ctx)
 	}
@@ -1755,7 +1757,7 @@ func (v *visit) askHandler() *Error {
 			rec.abort()
 		}
 	}()
-	v.svc.handler.ServeHTTP(rec, r.WithContext(ctx))
+	v.x.svc.handler.ServeHTTP(rec, r.WithContext(ctx))
 	done = true
 	return rec.finish()
 }
@@ -1792,7 +1794,7 @@ func (w *recorder) WriteHeader(status int) {
 	switch {
 	case w.status != 0:
 	case 100 <= status && status <= 199 && status != http.StatusSwitchingProtocols:
-		w.exchange.relayInterim(status, maps.Clone(w.header))
+		w.x.relayInterim(status, maps.Clone(w.header))
 	default:
 		w.status, w.snapshot = status, w.header.Clone()
 		if w.passes {
@@ -1819,8 +1821,8 @@ func (w *recorder) Write(p []byte) (int, error) {
 	case w.streams != nil:
 		return w.streams.Write(p)
 	}
-	n, err := w.exchange.w.Write(p)
-	w.exchange.sent += int64(n)
+	n, err := w.x.w.Write(p)
+	w.x.sent += int64(n)
 	return n, err
 }
 
@@ -1833,14 +1835,14 @@ func (w *recorder) FlushError() error {
 	if w.drops || w.streams != nil {
 		return nil // the content streams by itself
 	}
-	return http.NewResponseController(w.exchange.w).Flush()
+	return http.NewResponseController(w.x.w).Flush()
 }
 
 // Flush is FlushError.
 func (w *recorder) Flush() { _ = w.FlushError() }
 
 // Unwrap is for [http.ResponseController].
-func (w *recorder) Unwrap() http.ResponseWriter { return w.exchange.w }
+func (w *recorder) Unwrap() http.ResponseWriter { return w.x.w }
 
 // Hijack gives the handler its client's connection, before anything is written.
 func (w *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
@@ -1848,8 +1850,8 @@ func (w *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, http.ErrNotSupported
 	}
 	w.status, w.judged, w.passes = http.StatusSwitchingProtocols, true, true
-	w.call.Refuse(w.start, 0)
-	return http.NewResponseController(w.exchange.w).Hijack()
+	w.call.Refuse(w.x.start, 0)
+	return http.NewResponseController(w.x.w).Hijack()
 }
 
 // judge decides what becomes of the answer, once. whole says that the handler has
@@ -1859,14 +1861,14 @@ func (w *recorder) judge(whole bool) {
 		return
 	}
 	w.judged = true
-	x := w.exchange
+	x := w.x
 	head := w.snapshot
 	if head["Content-Type"] == nil && len(w.begun) > 0 { // as net/http's does
 		head.Set("Content-Type", http.DetectContentType(w.begun))
 	}
 	ex := rfc9111.Exchange{
-		Method: w.r.Method, Status: w.status, Request: w.r.Header, Response: head, Framed: true,
-		RequestTime: w.start, ResponseTime: time.Now(),
+		Method: w.x.r.Method, Status: w.status, Request: w.x.r.Header, Response: head, Framed: true,
+		RequestTime: w.x.start, ResponseTime: time.Now(),
 	}
 	length, declared := int64(-1), head.Get("Content-Length")
 	if n, err := strconv.ParseInt(declared, 10, 64); err == nil {
@@ -1883,7 +1885,7 @@ func (w *recorder) judge(whole bool) {
 		w.drops, x.cache.status = true, w.status
 		return
 	default:
-		verdict := rfc9111.Storable(&ex, w.svc.policy.caching.rules)
+		verdict := rfc9111.Storable(&ex, w.x.svc.policy.caching.rules)
 		switch {
 		case verdict != rfc9111.VerdictStore:
 			x.cache.detail = string(verdict)
@@ -1891,7 +1893,7 @@ func (w *recorder) judge(whole bool) {
 			x.cache.detail = "too-large"
 		case head["Trailer"] != nil:
 			x.cache.detail = "trailer"
-		case !w.by.store.Admit(w.svc.share, w.key) && w.call.Quit():
+		case !w.by.store.Admit(w.x.svc.share, w.key) && w.call.Quit():
 			x.cache.detail = "not-admitted"
 		case w.by.fills.Enter():
 			w.keep(&ex, length, whole)
@@ -1903,16 +1905,16 @@ func (w *recorder) judge(whole bool) {
 
 // pass sends the answer to the client alone.
 func (w *recorder) pass(head http.Header) {
-	x := w.exchange
+	x := w.x
 	if w.status >= 500 {
 		w.call.Fail(&answer{err: upstreamFault(w.status)})
 	} else {
-		w.call.Refuse(w.start, hitForMiss)
+		w.call.Refuse(w.x.start, hitForMiss)
 	}
-	validators := rfc9111.ParseValidators(head, w.start)
+	validators := rfc9111.ParseValidators(head, w.x.start)
 	w.passes = true
 	h := x.w.Header()
-	if w.plain && rfc9111.NotModified(w.r.Method, w.r.Header, w.status, &validators, w.start) {
+	if w.plain && rfc9111.NotModified(w.x.r.Method, w.x.r.Header, w.status, &validators, w.x.start) {
 		w.passes, w.drops, w.status = false, true, http.StatusNotModified
 		maps.DeleteFunc(head, func(name string, _ []string) bool { return !rfc9111.InNotModified(name, validators.ETag != "") })
 	}
@@ -1930,14 +1932,14 @@ func (w *recorder) pass(head http.Header) {
 
 // keep stores the answer: at once if it is whole, else as it comes in.
 func (w *recorder) keep(ex *rfc9111.Exchange, length int64, whole bool) {
-	x := w.exchange
+	x := w.x
 	x.cache.stored, w.drops = true, true
 	key := w.call.Key()
 	if key == nil {
 		key = bytes.Clone(w.key)
 		w.by.calls.Forget(key)
 	}
-	fl := &fill{cache: w.by, key: key, since: w.since, entry: newEntry(ex, w.svc), call: w.call, life: x.life, share: x.svc.share}
+	fl := &fill{cache: w.by, key: key, since: w.since, entry: newEntry(ex, w.x.svc), call: w.call, life: x.life, share: x.svc.share}
 	if whole {
 		defer fl.cache.fills.Leave()
 		w.kept = fl.entry.with([][]byte{w.begun})
@@ -1980,7 +1982,7 @@ func (piped) surplus() bool { return false }
 
 // finish goes on when the handler has returned.
 func (w *recorder) finish() *Error {
-	x := w.exchange
+	x := w.x
 	if w.status == 0 {
 		w.WriteHeader(http.StatusOK)
 	}
@@ -1992,13 +1994,13 @@ func (w *recorder) finish() *Error {
 	case w.kept != nil:
 		return x.answer(w.kept, w.kept.terms.Age)
 	case w.drops && w.status == http.StatusNotModified && w.conditional:
-		ex := rfc9111.Exchange{Method: w.r.Method, Request: w.r.Header, Response: w.snapshot, RequestTime: w.start, ResponseTime: time.Now()}
+		ex := rfc9111.Exchange{Method: w.x.r.Method, Request: w.x.r.Header, Response: w.snapshot, RequestTime: w.x.start, ResponseTime: time.Now()}
 		return w.notModified(&ex, w.named)
 	case w.drops && troubled(w.status):
 		return w.unanswered(upstreamFault(w.status))
 	}
 	w.trail()
-	if rfc9111.Invalidates(w.r.Method, w.status) {
+	if rfc9111.Invalidates(w.x.r.Method, w.status) {
 		w.by.invalidate(x.cacheKey(nil))
 	}
 	return nil
@@ -2006,7 +2008,7 @@ func (w *recorder) finish() *Error {
 
 // trail hands on the trailer fields of an answer that passes.
 func (w *recorder) trail() {
-	h := w.exchange.w.Header()
+	h := w.x.w.Header()
 	for name, values := range w.header {
 		if strings.HasPrefix(name, http.TrailerPrefix) {
 			h[name] = values
@@ -2026,6 +2028,6 @@ func (w *recorder) trail() {
 func (w *recorder) abort() {
 	if w.streams != nil {
 		_ = w.streams.CloseWithError(errAborted)
-		<-w.followed
+		w.x.err = <-w.followed
 	}
 }

@@ -343,7 +343,7 @@ func TestRefusalIsRemembered(t *testing.T) {
 					require.Equal(t, Alone, role)
 					_, role = g.Join([]byte("another"), time.Now())
 					require.Equal(t, Lead, role)
-					time.Sleep(1)
+					time.Sleep(time.Nanosecond)
 				}
 				lead(t, g)
 			})
