@@ -325,6 +325,7 @@ var contradictions = [...]struct{ one, other, reason string }{
 	{"WithoutConnReuse", "WithTransport", "a round tripper of your own has its own connections"},
 	{"WithDialContext", "WithTransport", "a round tripper of your own dials by itself"},
 	{"WithHTTP2", "WithTransport", "a round tripper of your own speaks what it speaks"},
+	{"WithDNSRefresh", "WithTransport", "a round tripper of your own resolves names by itself"},
 	{"WithMinConns", "WithHTTP2", "one connection carries many requests"},
 	{"WithoutConnReuse", "WithHTTP2", "one connection carries many requests"},
 	{"WithEjection", "WithoutEjection", "the same list asks for ejection"},
@@ -346,10 +347,37 @@ func (l *list) judge() {
 	}
 }
 
+// yield has what was inherited give way to an option of the list itself that it
+// cannot stand beside.
+func (l *list) yield(p *policy) {
+	for _, c := range contradictions {
+		switch one, other := l.given[c.one], l.given[c.other]; {
+		case one && !other:
+			p.drop(c.other)
+		case other && !one:
+			p.drop(c.one)
+		}
+	}
+}
+
+// drop undoes an option that decides what a service's connections are. (What
+// refines one that is gone does nothing anyway.)
+func (p *policy) drop(option string) {
+	switch option {
+	case "WithTransport":
+		p.transport = nil
+	case "WithHTTP2":
+		p.http2 = false
+	case "WithDNSRefresh":
+		p.dnsRefresh = 0
+	}
+}
+
 // judge looks at what several options make together.
 func (c *serviceConfig) judge() {
 	p, l := &c.policy, &c.list
 	l.judge()
+	l.yield(p)
 	if p.caching.rules.Authorized && p.tokenSource != nil {
 		l.faultOf("WithCacheAuthorized", "", "needs one static identity, and the service has a token source (WithTokenSource)")
 	}
@@ -887,7 +915,7 @@ type Replica struct {
 
 // WithReplicas has a service's requests shared among the target and further
 // replicas. The target's weight is 1, unless it is named here, too. Every
-// replica is sent the target's host. Default: the target alone. See
+// replica is sent the target's host. Beside an https target none may be http. Default: the target alone. See
 // [Upstream.SetReplicas] for a change at runtime.
 func WithReplicas(replicas ...Replica) ServiceOption {
 	return serviceOption{"WithReplicas", func(p *policy, l *list) {
@@ -903,6 +931,8 @@ func WithReplicas(replicas ...Replica) ServiceOption {
 type Balancing struct {
 	policy balance.Policy
 	by     func(*fetch) string // what rendezvous goes by; empty: anything
+
+	field, name string // what by looks at; field is empty where that has no name
 }
 
 // PowerOfTwo has two replicas drawn by their weights, and the one chosen whose
@@ -917,28 +947,30 @@ func RoundRobin() Balancing { return Balancing{policy: balance.RoundRobin} }
 // its own share (rendezvous hashing). Those without the field go anywhere.
 func HashHeader(name string) Balancing {
 	key := http.CanonicalHeaderKey(name)
-	return Balancing{balance.Rendezvous, func(f *fetch) string { return strings.Join(f.out.header[key], ", ") }}
+	by := func(f *fetch) string { return strings.Join(f.out.header[key], ", ") }
+	return Balancing{policy: balance.Rendezvous, by: by, field: "field", name: name}
 }
 
 // HashCookie is [HashHeader] by a cookie.
 func HashCookie(name string) Balancing {
-	return Balancing{balance.Rendezvous, func(f *fetch) string {
+	by := func(f *fetch) string {
 		if c, err := f.x.r.Cookie(name); err == nil {
 			return c.Value
 		}
 		return ""
-	}}
+	}
+	return Balancing{policy: balance.Rendezvous, by: by, field: "cookie", name: name}
 }
 
 // HashPath is [HashHeader] by the path.
 func HashPath() Balancing {
-	return Balancing{balance.Rendezvous, func(f *fetch) string { return f.out.path }}
+	return Balancing{policy: balance.Rendezvous, by: func(f *fetch) string { return f.out.path }}
 }
 
 // HashClient is [HashHeader] by the client's address, behind
 // [WithTrustedProxies] where there are some.
 func HashClient() Balancing {
-	return Balancing{balance.Rendezvous, func(f *fetch) string { return strings.Join(f.out.header["X-Real-Ip"], "") }}
+	return Balancing{policy: balance.Rendezvous, by: func(f *fetch) string { return strings.Join(f.out.header["X-Real-Ip"], "") }}
 }
 
 // hash returns what rendezvous goes by, alike in all processes; nil: nothing.
@@ -960,7 +992,12 @@ func (b Balancing) hash() func(*fetch) uint64 {
 // WithBalancing sets how a request's replica is chosen. No request is sent to a
 // replica twice while there is another. Default [PowerOfTwo].
 func WithBalancing(b Balancing) DefaultOption {
-	return def("WithBalancing", func(p *policy, _ *list) { p.balancing = b })
+	return def("WithBalancing", func(p *policy, l *list) {
+		if b.field != "" && forward.CheckField(b.name, "x") != nil { // RFC 6265 §4.1.1 has cookies named by the same grammar
+			l.fault(b.name, "the name of the "+b.field+" is not a token")
+		}
+		p.balancing = b
+	})
 }
 
 // WithSlowStart has the weight of a replica that is new among others, or has
@@ -1183,8 +1220,10 @@ func WithHTTP2() DefaultOption {
 
 // WithTransport sends requests through rt instead of the package's own
 // connections; the service's dial, TLS and response header timeouts are then
-// rt's affair. rt must not be changed afterwards. Default: connections of the
-// package, without proxy, without compression, without cookies.
+// rt's affair. rt must not be changed afterwards. It cannot reach sockets. A
+// service that has an option about connections of its own, or is a socket, drops
+// an inherited one. Default: connections of the package, without proxy, without
+// compression, without cookies.
 func WithTransport(rt http.RoundTripper) DefaultOption {
 	return def("WithTransport", func(p *policy, l *list) {
 		if rt == nil {
@@ -1202,7 +1241,7 @@ func WithTLSConfig(c *tls.Config) DefaultOption {
 			l.fault("", "the configuration is nil")
 			return
 		}
-		p.tlsConfig, p.transport = c.Clone(), nil
+		p.tlsConfig = c.Clone()
 	})
 }
 
@@ -1482,7 +1521,7 @@ func parseTarget(target string) (u *url.URL, shown string, reasons []string) {
 		{u.User != nil, "userinfo in the URL; use WithBearerToken or WithHeader"},
 		{u.Scheme != "http" && u.Scheme != "https" && !socket, "the scheme is none of http, https and unix"},
 		{!socket && u.Hostname() == "", "the URL has no host"},
-		{socket && (u.Host != "" || u.Path == "" || u.Opaque != ""), "not unix:/// and the path of a socket"},
+		{socket && (u.Host != "" || u.Path == "" || strings.HasSuffix(u.Path, "/") || u.Opaque != ""), "not unix:/// and the path of a socket"},
 		{u.RawQuery != "" || u.ForceQuery || strings.Contains(target, "#"), "the URL has a query or fragment"},
 		{!validPort(u), "the port is not between 1 and 65535"},
 		{pathErr != nil, "the path may not be forwarded"},
@@ -1497,38 +1536,83 @@ func parseTarget(target string) (u *url.URL, shown string, reasons []string) {
 // schemeUnix is the scheme of a target that is a socket of this machine.
 const schemeUnix = "unix"
 
-// parseReplicas reads replicas of a target with that escaped path.
-func parseReplicas(l *list, option string, replicas []Replica, base string) []replica {
+// parseReplicas reads replicas of a target, which is nil if it is none itself.
+func parseReplicas(l *list, option string, replicas []Replica, target *url.URL) []replica {
 	valid := make([]replica, 0, len(replicas))
+	weights := make(map[string]int, len(replicas))
 	for _, r := range replicas {
 		u, shown, reasons := parseTarget(r.URL)
-		for _, reason := range reasons {
-			l.faultOf(option, shown, reason)
+		if len(reasons) == 0 {
+			reasons = unfit(u, target)
 		}
 		if r.Weight < 0 {
 			l.faultOf(option, fmt.Sprint(r.Weight), "the weight is negative")
 		}
-		if len(reasons) > 0 {
-			continue
+		if len(reasons) == 0 {
+			one := replica{u, max(r.Weight, 1)}
+			if w, known := weights[one.key()]; known && w != one.weight {
+				reasons = append(reasons, "is named twice, with different weights")
+			}
+			weights[one.key()] = one.weight
+			valid = append(valid, one)
 		}
-		if path := strings.TrimSuffix(u.EscapedPath(), "/"); u.Scheme != schemeUnix && path != "" && path != base {
-			l.faultOf(option, shown, "the path is not the target's")
+		for _, reason := range reasons {
+			l.faultOf(option, shown, reason)
 		}
-		valid = append(valid, replica{u, max(r.Weight, 1)})
 	}
 	return valid
 }
 
-// replicas returns the target and what WithReplicas adds to it.
-func (c *serviceConfig) replicas(target *url.URL) []replica {
-	base := ""
-	if target.Scheme != schemeUnix {
-		base = strings.TrimSuffix(target.EscapedPath(), "/")
+// unfit says why a URL, which is in order by itself, cannot stand beside target.
+func unfit(u, target *url.URL) (reasons []string) {
+	if target == nil {
+		return nil
 	}
-	all := parseReplicas(&c.list, "WithReplicas", c.policy.replicas, base)
+	if path := strings.TrimSuffix(u.EscapedPath(), "/"); u.Scheme != schemeUnix && path != "" && path != basePath(target) {
+		reasons = append(reasons, "the path is not the target's")
+	}
+	if u.Scheme == "http" && target.Scheme == "https" {
+		reasons = append(reasons, "plain http beside an https target would send in clear what the target is sent encrypted")
+	}
+	return reasons
+}
+
+// basePath is the escaped path that comes before what is forwarded to target.
+func basePath(target *url.URL) string {
+	if target.Scheme == schemeUnix {
+		return ""
+	}
+	return strings.TrimSuffix(target.EscapedPath(), "/")
+}
+
+const outOfReach = "a round tripper of your own cannot reach a socket"
+
+// socketOf returns one of replicas that is a socket; nil: none is.
+func socketOf(replicas []replica) *url.URL {
+	for _, r := range replicas {
+		if r.url.Scheme == schemeUnix {
+			return r.url
+		}
+	}
+	return nil
+}
+
+// replicas returns the target, unless that is nil, and what WithReplicas adds
+// to it. A socket wins over an inherited round tripper.
+func (c *serviceConfig) replicas(target *url.URL) []replica {
+	all := parseReplicas(&c.list, "WithReplicas", c.policy.replicas, target)
+	if target == nil {
+		return all
+	}
 	first := replica{target, 1}
 	if !slices.ContainsFunc(all, func(r replica) bool { return r.key() == first.key() }) {
 		all = slices.Insert(all, 0, first)
+	}
+	if socket := socketOf(all); socket != nil && c.policy.transport != nil {
+		c.policy.transport = nil
+		if c.list.given["WithTransport"] {
+			c.list.faultOf("WithTransport", socket.String(), outOfReach)
+		}
 	}
 	return all
 }

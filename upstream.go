@@ -140,21 +140,19 @@ func (c *serviceConfig) build(core *core, option string, d declared) *service {
 	target, shown, reasons := parseTarget(d.target)
 	for _, reason := range reasons {
 		l.faultOf(option, shown, reason)
+		target = nil
 	}
-	if len(l.faults) > 0 {
-		return nil
-	}
-	p := c.policy
 	replicas := c.replicas(target)
 	if len(l.faults) > 0 {
 		return nil
 	}
+	p := c.policy
 	up := newUpstream(core, d.name, &p)
 	svc := &service{
 		policy:  &p,
 		up:      up,
 		target:  target,
-		base:    strings.TrimSuffix(target.EscapedPath(), "/"),
+		base:    basePath(target),
 		host:    target.Host,
 		scope:   d.name + " " + target.Scheme + "://" + target.Host + target.EscapedPath() + " " + p.identity(),
 		locator: forward.NewLocator(target),
@@ -164,7 +162,7 @@ func (c *serviceConfig) build(core *core, option string, d declared) *service {
 		beside:  p.checkInterval > 0 || p.dnsRefresh > 0,
 	}
 	if target.Scheme == schemeUnix {
-		svc.base, svc.host = "", "localhost"
+		svc.host = "localhost"
 	}
 	up.setReplicas(svc, replicas)
 	if p.cache != nil {
@@ -256,14 +254,12 @@ type replica struct {
 	weight int
 }
 
-// key tells replicas apart.
-func (r replica) key() string { return r.url.Scheme + "://" + r.url.Host + unixPath(r.url) }
-
-func unixPath(u *url.URL) string {
-	if u.Scheme == schemeUnix {
-		return u.Path
+// key tells replicas apart, however they are spelled.
+func (r replica) key() string {
+	if r.url.Scheme == schemeUnix {
+		return "unix://" + r.url.Path
 	}
-	return ""
+	return r.url.Scheme + "://" + net.JoinHostPort(strings.ToLower(r.url.Hostname()), strconv.Itoa(portOf(r.url)))
 }
 
 // specs asks for the endpoints of replicas: one each, or one for each of the
@@ -293,7 +289,10 @@ func (s *service) specs(replicas []replica, addresses map[string][]string) []bal
 func (u *Upstream) SetReplicas(replicas ...Replica) error {
 	svc := u.core.snapshot.Load().services[u.name]
 	l := list{service: u.name}
-	valid := parseReplicas(&l, "SetReplicas", replicas, svc.base)
+	valid := parseReplicas(&l, "SetReplicas", replicas, svc.target)
+	if socket := socketOf(valid); socket != nil && svc.policy.transport != nil {
+		l.faultOf("SetReplicas", socket.String(), outOfReach)
+	}
 	if len(replicas) == 0 {
 		l.faultOf("SetReplicas", "", "no replica is left")
 	}

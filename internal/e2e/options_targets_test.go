@@ -3,8 +3,10 @@ package e2e_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -54,6 +56,8 @@ func TestTargetFaults(t *testing.T) {
 		{"http://up\nstream.test", "", []string{"not a URL"}},
 		{"unix:", "unix:", []string{socket}},
 		{"unix://", "unix:", []string{socket}},
+		{"unix:///", "unix:///", []string{socket}},
+		{"unix:///run/", "unix:///run/", []string{socket}},
 		{"unix:run/app.sock", "unix:", []string{socket}},
 		{"unix://run/app.sock", "unix://run/app.sock", []string{socket}},
 		{"unix://user:secret@/run/app.sock", "unix:///run/app.sock", []string{userinfo}},
@@ -121,6 +125,86 @@ func TestReplicaFaults(t *testing.T) {
 	}
 	assert.Equal(t, gateway.OptionError{Option: "SetReplicas", Service: "a", Reason: "no replica is left"}, *optionFault(t, up.SetReplicas()))
 	assert.Equal(t, []string{"upstream.test:80"}, replicasOf(up), "a fault changes nothing")
+}
+
+// What is wrong with replicas beside each other, and beside their target, is
+// told by the constructors and at run time.
+func TestReplicasMustFitTogether(t *testing.T) {
+	const (
+		weights = "is named twice, with different weights"
+		clear   = "plain http beside an https target would send in clear what the target is sent encrypted"
+	)
+	for _, tt := range []struct {
+		name, target string
+		replicas     []gateway.Replica
+		want         gateway.OptionError
+	}{
+		{"two weights", target, []gateway.Replica{{URL: "http://b.test"}, {URL: "http://b.test", Weight: 2}}, faultOf("", "http://b.test", weights)},
+		{"two weights by two spellings", target, []gateway.Replica{{URL: "http://b.test", Weight: 3}, {URL: "HTTP://B.test:80/", Weight: 2}}, faultOf("", "http://B.test:80/", weights)},
+		{"two weights of a socket", target, []gateway.Replica{{URL: "unix:///b", Weight: 3}, {URL: "unix:///b", Weight: 2}}, faultOf("", "unix:///b", weights)},
+		{"plain http", "https://a.test", []gateway.Replica{{URL: "https://b.test"}, {URL: "http://c.test"}}, faultOf("", "http://c.test", clear)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			up, err := gateway.NewUpstream("a", tt.target)
+			require.NoError(t, err)
+			tt.want.Service = "a"
+			tt.want.Option = "SetReplicas"
+			assert.Equal(t, tt.want, *optionFault(t, up.SetReplicas(tt.replicas...)))
+			tt.want.Option = "WithReplicas"
+			_, err = gateway.NewUpstream("a", tt.target, gateway.WithReplicas(tt.replicas...))
+			assert.Equal(t, tt.want, *optionFault(t, err))
+		})
+	}
+	for _, tt := range []struct {
+		target   string
+		replicas []gateway.Replica
+		want     int
+	}{
+		{target, []gateway.Replica{{URL: "http://b.test"}, {URL: "http://b.test", Weight: 1}, {URL: "http://B.test:80"}}, 2},
+		{target, []gateway.Replica{{URL: "http://b.test"}, {URL: "https://b.test", Weight: 2}}, 3},
+		{target, []gateway.Replica{{URL: target + ":80", Weight: 7}}, 1},
+		{"https://a.test", []gateway.Replica{{URL: "https://b.test"}, {URL: "unix:///run/b.sock"}}, 3},
+	} {
+		up, err := gateway.NewUpstream("a", tt.target, gateway.WithReplicas(tt.replicas...))
+		require.NoError(t, err)
+		assert.Len(t, replicasOf(up), tt.want, "%v", tt.replicas)
+	}
+}
+
+// A round tripper of the app's cannot be told of a socket.
+func TestSocketsAndRoundTrippersDoNotMeet(t *testing.T) {
+	const socket, reason = "unix:///run/a.sock", "a round tripper of your own cannot reach a socket"
+	rt := gateway.WithTransport(roundTripper(func(*http.Request) (*http.Response, error) { return nil, net.ErrClosed }))
+	beside := gateway.WithReplicas(gateway.Replica{URL: socket})
+	of := gateway.OptionError{Option: "WithTransport", Service: "a", Value: socket, Reason: reason}
+	_, err := gateway.NewUpstream("a", socket, rt)
+	assert.Equal(t, of, *optionFault(t, err))
+	_, err = gateway.New(gateway.WithService("a", socket, rt))
+	assert.Equal(t, of, *optionFault(t, err))
+	_, err = gateway.NewUpstream("a", target, rt, beside)
+	assert.Equal(t, of, *optionFault(t, err))
+
+	up, err := gateway.NewUpstream("a", target, rt)
+	require.NoError(t, err)
+	of.Option = "SetReplicas"
+	assert.Equal(t, of, *optionFault(t, up.SetReplicas(gateway.Replica{URL: socket})))
+
+	path := filepath.Join(t.TempDir(), "up.sock")
+	serveSocket(t, path, "over the socket")
+	gw, err := gateway.New(rt, gateway.WithService("a", "unix://"+path))
+	require.NoError(t, err, "the target is the service's own, and wins")
+	w := handle(t, gw, testnet.Get("/a/"), nil)
+	assert.Equal(t, "over the socket", w.body.String())
+	require.NoError(t, gw.Shutdown(t.Context()))
+}
+
+// serveSocket serves text at a socket.
+func serveSocket(t testing.TB, path, text string) {
+	ln, err := net.Listen("unix", path)
+	require.NoError(t, err)
+	srv := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, text) })}
+	go func() { _ = srv.Serve(ln) }()
+	t.Cleanup(func() { _ = srv.Close() })
 }
 
 func replicasOf(up *gateway.Upstream) (addresses []string) {

@@ -3,9 +3,11 @@ package e2e_test
 import (
 	"context"
 	"crypto/tls"
+	"io"
 	"math"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -94,6 +96,10 @@ func TestDefaultOptionFaults(t *testing.T) {
 		{gateway.WithRateLimit(math.NaN(), 1), faultOf("WithRateLimit", "NaN", "the rate is not positive")},
 		{gateway.WithRateLimit(math.Inf(1), 1), faultOf("WithRateLimit", "+Inf", "the rate is not positive")},
 		{gateway.WithRateLimit(1, 0), faultOf("WithRateLimit", "0", "the burst is less than 1")},
+		{gateway.WithBalancing(gateway.HashHeader("")), faultOf("WithBalancing", "", "the name of the field is not a token")},
+		{gateway.WithBalancing(gateway.HashHeader("X Y")), faultOf("WithBalancing", "X Y", "the name of the field is not a token")},
+		{gateway.WithBalancing(gateway.HashCookie("")), faultOf("WithBalancing", "", "the name of the cookie is not a token")},
+		{gateway.WithBalancing(gateway.HashCookie("a;b")), faultOf("WithBalancing", "a;b", "the name of the cookie is not a token")},
 		{gateway.WithHedge(d), faultOf("WithHedge", "-1s", "negative")},
 		{gateway.WithMaxTunnels(-1), faultOf("WithMaxTunnels", "-1", "negative")},
 		{gateway.WithCache(nil), faultOf("WithCache", "", "the cache is nil")},
@@ -276,6 +282,7 @@ func TestContradictionsOfOneList(t *testing.T) {
 		{gateway.WithoutConnReuse(), rt, "WithTransport", "WithoutConnReuse"},
 		{gateway.WithDialContext(dial), rt, "WithTransport", "WithDialContext"},
 		{h2, rt, "WithTransport", "WithHTTP2"},
+		{gateway.WithDNSRefresh(1), rt, "WithTransport", "WithDNSRefresh"},
 		{gateway.WithMinConns(1), h2, "WithHTTP2", "WithMinConns"},
 		{gateway.WithoutConnReuse(), h2, "WithHTTP2", "WithoutConnReuse"},
 		{gateway.WithEjection(1, 1, 1), gateway.WithoutEjection(), "WithoutEjection", "WithEjection"},
@@ -330,6 +337,8 @@ func TestAllFaultsAreToldAtOnce(t *testing.T) {
 	assert.NotContains(t, err.Error(), "cret")
 	assert.Len(t, strings.Split(err.Error(), "\n"), len(told), "a line for each")
 
+	_, err = gateway.NewUpstream("a", "nonsense", gateway.WithReplicas(gateway.Replica{URL: "ftp://b.test"}, gateway.Replica{URL: "http://c.test/x"}), gateway.WithTimeout(-1))
+	assert.Len(t, optionFaults(t, err), 4, "replicas too, whatever else is wrong")
 	_, err = gateway.NewUpstream("", "", gateway.WithErrorHandler(nil), gateway.WithTimeout(-1), nil)
 	assert.Len(t, optionFaults(t, err), 6)
 	_, err = gateway.NewCache(nil, gateway.WithLogger(nil), gateway.WithMaxBytes(0), gateway.WithMaxObjectBytes(0))
@@ -407,6 +416,46 @@ func TestPrecedenceOfOptions(t *testing.T) {
 			})
 			assert.Equal(t, tt.ofA, attempts(t, r, "/a/down", r.a))
 			assert.Equal(t, tt.ofB, attempts(t, r, "/b/down", r.b))
+		})
+	}
+}
+
+// Of what cannot stand together, a service keeps what it asks for itself, and
+// drops what it inherits.
+func TestServicesDropInheritedConnections(t *testing.T) {
+	up := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Proto) }))
+	up.Config.Protocols = new(http.Protocols)
+	up.Config.Protocols.SetHTTP1(true)
+	up.Config.Protocols.SetUnencryptedHTTP2(true)
+	up.Start()
+	defer up.Close()
+	rt := gateway.WithTransport(roundTripper(func(r *http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: 200, Header: http.Header{}, ContentLength: 2, Body: io.NopCloser(strings.NewReader("rt")), Request: r}, nil
+	}))
+	dial := gateway.WithDialContext(new(net.Dialer).DialContext)
+	for name, tt := range map[string]struct {
+		inherited gateway.Option
+		own       gateway.ServiceOption
+		want      string
+	}{
+		"HTTP/2 for a round tripper":                  {rt, gateway.WithHTTP2(), "HTTP/2.0"},
+		"a round tripper for HTTP/2":                  {gateway.WithHTTP2(), rt, "rt"},
+		"TLS for a round tripper":                     {rt, gateway.WithTLSConfig(&tls.Config{}), "HTTP/1.1"},
+		"a dial function for a round tripper":         {rt, dial, "HTTP/1.1"},
+		"a round tripper for a dial function":         {dial, rt, "rt"},
+		"bounds on connections for a round tripper":   {rt, gateway.WithMaxConns(1), "HTTP/1.1"},
+		"resolution for a round tripper":              {rt, gateway.WithDNSRefresh(time.Hour), "HTTP/1.1"},
+		"a round tripper for resolution":              {gateway.WithDNSRefresh(time.Hour), rt, "rt"},
+		"a connection for each request, for HTTP/2":   {gateway.WithHTTP2(), gateway.WithoutConnReuse(), "HTTP/1.1"},
+		"HTTP/2 for a connection for each request":    {gateway.WithoutConnReuse(), gateway.WithHTTP2(), "HTTP/2.0"},
+		"what has nothing to do with a round tripper": {rt, gateway.WithTimeout(time.Minute), "rt"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			gw, err := gateway.New(tt.inherited, gateway.WithService("a", up.URL, tt.own))
+			require.NoError(t, err)
+			w := handle(t, gw, testnet.Get("/a/"), nil)
+			assert.Equal(t, tt.want, w.body.String())
+			require.NoError(t, gw.Shutdown(context.WithoutCancel(t.Context())))
 		})
 	}
 }
