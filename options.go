@@ -328,6 +328,9 @@ var contradictions = [...]struct{ one, other, reason string }{
 	{"WithDNSRefresh", "WithTransport", "a round tripper of your own resolves names by itself"},
 	{"WithMinConns", "WithHTTP2", "one connection carries many requests"},
 	{"WithoutConnReuse", "WithHTTP2", "one connection carries many requests"},
+	{"WithHTTP2", "WithoutHTTP2", "the same list asks for HTTP/2"},
+	{"WithMaxConcurrency", "WithoutMaxConcurrency", "the same list asks for a bound"},
+	{"WithRateLimit", "WithoutRateLimit", "the same list asks for a bound"},
 	{"WithEjection", "WithoutEjection", "the same list asks for ejection"},
 	{"WithEjectionShare", "WithoutEjection", "the same list refines ejection"},
 	{"WithHealthChecks", "WithoutHealthChecks", "the same list asks for checks"},
@@ -1176,6 +1179,11 @@ func WithMaxConcurrency(n, queue int, wait time.Duration) DefaultOption {
 	})
 }
 
+// WithoutMaxConcurrency has any number of requests be at the service.
+func WithoutMaxConcurrency() DefaultOption {
+	return def("WithoutMaxConcurrency", func(p *policy, _ *list) { p.concurrency = 0 })
+}
+
 // WithRateLimit bounds how many requests a second reach the service, and how
 // many may come at once; others are answered 429 with Retry-After. What the
 // cache answers does not count. Default: no bound. Both must be positive.
@@ -1189,6 +1197,11 @@ func WithRateLimit(perSecond float64, burst int) DefaultOption {
 		}
 		p.ratePerSecond, p.rateBurst = perSecond, burst
 	})
+}
+
+// WithoutRateLimit has any number of requests reach the service.
+func WithoutRateLimit() DefaultOption {
+	return def("WithoutRateLimit", func(p *policy, _ *list) { p.ratePerSecond = 0 })
 }
 
 // WithHedge has a GET, HEAD or OPTIONS without a body that is not answered
@@ -1216,6 +1229,11 @@ func WithMaxTunnels(n int) DefaultOption {
 // Default: HTTP/1.1.
 func WithHTTP2() DefaultOption {
 	return def("WithHTTP2", func(p *policy, _ *list) { p.http2 = true })
+}
+
+// WithoutHTTP2 has HTTP/1.1 spoken to the service.
+func WithoutHTTP2() DefaultOption {
+	return def("WithoutHTTP2", func(p *policy, _ *list) { p.http2 = false })
 }
 
 // WithTransport sends requests through rt instead of the package's own

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -337,6 +338,46 @@ func TestRateLimit(t *testing.T) {
 	}
 	require.Equal(t, []int{200, 200, 429}, statuses)
 	require.EqualValues(t, 2, served.Load())
+}
+
+// A service may do without the bounds that all others have.
+func TestBoundsAreDropped(t *testing.T) {
+	leave := make(chan struct{})
+	up, served := server(t, "", func(http.ResponseWriter, *http.Request) { <-leave })
+	gw, err := gateway.New(
+		gateway.WithRateLimit(0.001, 1), gateway.WithMaxConcurrency(1, 0, 0),
+		gateway.WithService("a", up.URL, gateway.WithoutRateLimit(), gateway.WithoutMaxConcurrency()),
+		gateway.WithService("b", up.URL, gateway.WithoutRateLimit()),
+		gateway.WithService("c", up.URL, gateway.WithoutMaxConcurrency()),
+	)
+	require.NoError(t, err)
+	var all sync.WaitGroup
+	ask := func(path string) {
+		all.Go(func() { assert.Equal(t, 200, handle(t, gw, testnet.Get(path), nil).status) })
+	}
+	for i, path := range []string{"/a/", "/a/", "/a/", "/b/", "/c/"} {
+		ask(path)
+		testnet.Settle(t, "it is served", func() bool { return served.Load() == int64(i+1) })
+	}
+	assert.Zero(t, gw.Stats().Services["a"].Queue.InUse)
+	assert.Equal(t, 503, handle(t, gw, testnet.Get("/b/"), nil).status)
+	assert.Equal(t, 429, handle(t, gw, testnet.Get("/c/"), nil).status)
+	close(leave)
+	all.Wait()
+	require.NoError(t, gw.Shutdown(t.Context()))
+}
+
+// The shortest wait that Retry-After can name is a second (RFC 9110 §10.2.3).
+func TestRateLimitSaysWhenToComeBack(t *testing.T) {
+	for perSecond, want := range map[float64]string{1000: "1", 2: "1", 0.99: "2", 0.5: "2", 0.1: "10"} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBubble(t, testnet.Reply(200, "", "ok"), gateway.WithRateLimit(perSecond, 1))
+			require.Equal(t, 200, handle(t, b.gw, testnet.Get("/a/"), nil).status)
+			w := handle(t, b.gw, testnet.Get("/a/"), nil)
+			assert.Equal(t, 429, w.status)
+			assert.Equal(t, want, w.header.Get("Retry-After"), "%v per second", perSecond)
+		})
+	}
 }
 
 // The first answer of two wins; the other request is called off.

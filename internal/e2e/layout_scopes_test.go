@@ -90,7 +90,10 @@ var optionScopes = []struct{ homes, options string }{
 		WithoutCache()
 		WithoutConnReuse()
 		WithoutEjection()
+		WithoutHTTP2()
 		WithoutHealthChecks()
+		WithoutMaxConcurrency()
+		WithoutRateLimit()
 		WithoutRequestID()
 		WithoutRetries()`},
 	{"gateway upstream cache", `
