@@ -100,10 +100,10 @@ func (u *Upstream) Shutdown(ctx context.Context) error { return shutdown(ctx, u.
 type service struct {
 	policy  *policy
 	up      *Upstream
-	target  *url.URL
-	base    string // the target's escaped path
-	host    string // sent unless the client's is preserved
-	scope   string // begins every cache key
+	target  *url.URL // what it is known as: a socket is http://localhost
+	base    string   // the target's escaped path
+	host    string   // sent unless the client's is preserved
+	scope   string   // begins every cache key
 	rules   *forward.RequestRules
 	locator *forward.Locator
 	methods map[string]struct{}
@@ -151,18 +151,15 @@ func (c *serviceConfig) build(core *core, option string, d declared) *service {
 	svc := &service{
 		policy:  &p,
 		up:      up,
-		target:  target,
+		target:  knownAs(target),
 		base:    basePath(target),
-		host:    target.Host,
+		host:    knownAs(target).Host,
 		scope:   d.name + " " + target.Scheme + "://" + target.Host + target.EscapedPath() + " " + p.identity(),
-		locator: forward.NewLocator(target),
+		locator: forward.NewLocator(knownAs(target)),
 		methods: make(map[string]struct{}, len(p.methods)),
 		waits:   retry.NewTemplate(p.backoffInitial, p.backoffMax),
 		hash:    p.balancing.hash(),
 		beside:  p.checkInterval > 0 || p.dnsRefresh > 0,
-	}
-	if target.Scheme == schemeUnix {
-		svc.host = "localhost"
 	}
 	up.setReplicas(svc, replicas)
 	if p.cache != nil {
@@ -184,6 +181,14 @@ func (c *serviceConfig) build(core *core, option string, d declared) *service {
 	spans.Whole = true
 	svc.mounted = core.telemetry.Service(spans)
 	return svc
+}
+
+// knownAs returns the URL by which a server knows itself.
+func knownAs(u *url.URL) *url.URL {
+	if u.Scheme == schemeUnix {
+		return &url.URL{Scheme: "http", Host: "localhost"}
+	}
+	return u
 }
 
 func newUpstream(core *core, name string, p *policy) *Upstream {
@@ -500,7 +505,7 @@ func newEndpoint(target *url.URL, address string, svc *service) *endpoint {
 	network := "tcp"
 	switch {
 	case target.Scheme == schemeUnix:
-		network, e.address, e.url = "unix", target.Path, &url.URL{Scheme: "http", Host: "localhost"}
+		network, e.address, e.url = "unix", target.Path, knownAs(target)
 	case address == "":
 		e.address = net.JoinHostPort(target.Hostname(), strconv.Itoa(portOf(target)))
 	}
@@ -1579,7 +1584,7 @@ func (a *attempt) judge() error {
 	if a.endpoint.client == nil { // which sees to it by itself
 		fields, bytes = forward.Normalize(a.head)
 	}
-	if target := a.fetch.svc.target; a.endpoint.url != target && target.Scheme != schemeUnix {
+	if a.endpoint.url != a.fetch.svc.target {
 		a.moveLinks()
 	}
 	switch {

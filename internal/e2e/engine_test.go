@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -441,6 +442,57 @@ func TestUnixTarget(t *testing.T) {
 		require.Equal(t, "localhost/x", body)
 	}
 	require.EqualValues(t, 2, e.stats().Replicas[0].Conns.Reuses)
+}
+
+// A socket is known as localhost, to which its links lead: they are turned to
+// the gateway as those of any other target, whoever of its replicas answers.
+func TestLinksOfSockets(t *testing.T) {
+	dir := t.TempDir()
+	links := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Location", r.URL.Query().Get("to"))
+		w.Header().Set("Content-Location", r.URL.Query().Get("to"))
+	}
+	for _, name := range []string{"a", "b"} {
+		ln, err := net.Listen("unix", filepath.Join(dir, name))
+		require.NoError(t, err)
+		srv := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(links)}
+		go func() { _ = srv.Serve(ln) }()
+		t.Cleanup(func() { _ = srv.Close() })
+	}
+	plain, _ := server(t, "", links)
+	socket := "unix://" + filepath.Join(dir, "a")
+	for _, tt := range []struct{ target, replica, to, want string }{
+		{socket, "", "http://localhost/x?y=1#z", "/a/x?y=1#z"},
+		{socket, "", "http://LOCALHOST:80/x", "/a/x"},
+		{socket, "", "/x", "/a/x"},
+		{socket, "", "http://localhost", "/a"},
+		{socket, "", "http://localhost:8080/x", "http://localhost:8080/x"},
+		{socket, "", "http://other.test/x", "http://other.test/x"},
+		{socket, "", "unix:///x", "unix:///x"},
+		{socket, "unix://" + filepath.Join(dir, "b"), "http://localhost/x", "/a/x"},
+		{socket, plain.URL, plain.URL + "/x", "/a/x"},
+		{socket, plain.URL, "http://localhost/x", "/a/x"},
+		{plain.URL, socket, "http://localhost/x", "/a/x"},
+		{plain.URL, socket, plain.URL + "/x", "/a/x"},
+	} {
+		t.Run(tt.target+" "+tt.replica+" "+tt.to, func(t *testing.T) {
+			gw, err := gateway.New(gateway.WithService("a", tt.target))
+			require.NoError(t, err)
+			if tt.replica != "" { // alone, so that it is asked
+				require.NoError(t, gw.Upstream("a").SetReplicas(gateway.Replica{URL: tt.replica}))
+			}
+			w := handle(t, gw, testnet.Get("/a/?to="+url.QueryEscape(tt.to)), nil)
+			assert.Equal(t, tt.want, w.header.Get("Location"))
+			assert.Equal(t, tt.want, w.header.Get("Content-Location"))
+			require.NoError(t, gw.Shutdown(context.WithoutCancel(t.Context())))
+		})
+	}
+	hook := make(chan string, 1)
+	gw, err := gateway.New(gateway.WithService("a", socket, gateway.WithRewrite(func(r *http.Request) { hook <- r.URL.String() })))
+	require.NoError(t, err)
+	handle(t, gw, testnet.Get("/a/x"), nil)
+	assert.Equal(t, "http://localhost/x", <-hook, "what a hook is shown")
+	require.NoError(t, gw.Shutdown(context.WithoutCancel(t.Context())))
 }
 
 func TestHTTP2Upstreams(t *testing.T) {
