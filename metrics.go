@@ -19,6 +19,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/embedgw/gateway/internal/forward"
+	"github.com/embedgw/gateway/internal/h1"
 	"github.com/embedgw/gateway/internal/stats"
 	"github.com/embedgw/gateway/internal/telemetry"
 )
@@ -233,10 +234,11 @@ type ReplicaStats struct {
 	InFlight  int64         `json:"in_flight"`
 	Latency   time.Duration `json:"latency_ns"` // to the response's header, decaying average
 	Ejections uint64        `json:"ejections"`
-	Conns     ConnStats     `json:"conns"` // zero over HTTP/2 and round trippers of the app's
+	Conns     ConnStats     `json:"conns"` // zero for a round tripper of the app's
 }
 
-// ConnStats is what the connections to one replica do.
+// ConnStats is what the connections to one replica do. Over HTTP/2 one is in use
+// by many requests, and one that is no more was "closed" unless its end was ours.
 type ConnStats struct {
 	Open            int64             `json:"open"`
 	Idle            int64             `json:"idle"`
@@ -264,21 +266,34 @@ func (u *Upstream) readState(s *UpstreamStats) {
 		st := e.Status(now)
 		r := ReplicaStats{
 			Address: e.Value.address, Health: st.Health.String(), Weight: st.Weight, InFlight: st.InFlight,
-			Latency: st.Latency, Ejections: st.Ejections, Conns: ConnStats{Discards: map[string]uint64{}},
-		}
-		if e.Value.client != nil {
-			c := e.Value.client.Stats()
-			r.Conns = ConnStats{
-				Open: c.Open, Idle: c.Idle, InUse: c.InUse, Waiting: c.Waiting, Dials: c.Dials, DialErrors: c.DialErrors,
-				Reuses: c.Reuses, Waits: c.Waits, WaitTime: c.WaitTime, AcquireTimeouts: c.AcquireTimeouts,
-				Discards: make(map[string]uint64, len(c.Discards)),
-			}
-			for why, n := range c.Discards {
-				r.Conns.Discards[string(why)] = n
-			}
+			Latency: st.Latency, Ejections: st.Ejections, Conns: e.Value.conns(),
 		}
 		s.Replicas = append(s.Replicas, r)
 	}
+}
+
+// conns returns what the connections do.
+func (e *endpoint) conns() ConnStats {
+	s := ConnStats{Discards: map[string]uint64{}}
+	switch {
+	case e.client != nil:
+		c := e.client.Stats()
+		s.Open, s.Idle, s.InUse, s.Waiting, s.Dials, s.DialErrors = c.Open, c.Idle, c.InUse, c.Waiting, c.Dials, c.DialErrors
+		s.Reuses, s.Waits, s.WaitTime, s.AcquireTimeouts = c.Reuses, c.Waits, c.WaitTime, c.AcquireTimeouts
+		for why, n := range c.Discards {
+			s.Discards[string(why)] = n
+		}
+	case e.owned != nil:
+		c := e.owned.Stats()
+		s.Open, s.Idle, s.InUse, s.Waiting, s.Dials, s.DialErrors = c.Open, c.Idle, c.InUse, c.Waiting, c.Dials, c.DialErrors
+		s.Reuses, s.Waits, s.WaitTime, s.AcquireTimeouts = c.Reuses, c.Waits, c.WaitTime, c.AcquireTimeouts
+		for why, n := range map[h1.Discard]uint64{h1.DiscardAge: c.Aged, h1.DiscardShutdown: c.Shut, h1.DiscardClosed: c.Ended} {
+			if n > 0 {
+				s.Discards[string(why)] = n
+			}
+		}
+	}
+	return s
 }
 
 // Stats is what a gateway has done since it was made.

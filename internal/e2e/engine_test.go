@@ -525,6 +525,12 @@ func TestHTTP2Upstreams(t *testing.T) {
 			require.NoError(t, err)
 			resp.Body.Close()
 			require.Equal(t, "over HTTP/2.0", string(body))
+			for range 2 {
+				status, _, _ := e.do("GET", "/x")
+				require.Equal(t, 200, status)
+			}
+			testnet.Settle(t, "the connection is idle", func() bool { return e.stats().Replicas[0].Conns.Idle == 1 })
+			assert.Equal(t, gateway.ConnStats{Open: 1, Idle: 1, Dials: 1, Reuses: 2, Discards: map[string]uint64{}}, e.stats().Replicas[0].Conns)
 			require.Equal(t, "yes", resp.Trailer.Get("X-End"))
 		})
 	}

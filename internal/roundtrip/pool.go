@@ -2,6 +2,7 @@ package roundtrip
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -28,27 +29,56 @@ type dial struct {
 // dialTime is how long a dial may take that does not know better.
 const dialTime = 30 * time.Second
 
-// Stats is what a transport's connections do.
+// Stats is what a transport's connections do, and did so far.
 type Stats struct {
 	Open     int64 // connections
+	Idle     int64 // those without a request
+	InUse    int64 // those with requests
 	InFlight int64 // requests on them
-	Waiting  int64 // requests for room on one
+	Waiting  int64 // requests for room on one, and for one that is being made
 
-	Dials, DialErrors uint64
+	Dials           uint64 // ended, DialErrors included
+	DialErrors      uint64
+	Reuses          uint64        // requests on connections that had one before
+	Waits           uint64        // requests that had to wait for others: for their dial, or for room
+	WaitTime        time.Duration // of all who have waited
+	AcquireTimeouts uint64        // waits that the transport's own bound ended
+
+	// Connections that are no more, or take no more requests: as old as is
+	// allowed; because the transport was closed; by the upstream, unused or broken,
+	// which net/http does not tell apart.
+	Aged, Shut, Ended uint64
 }
 
 // Stats returns what the connections do.
 func (t *Transport) Stats() Stats {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s := Stats{Waiting: t.waiting.Load(), Dials: t.dials, DialErrors: t.failures}
+	s := t.counts
+	s.Waiting, s.DialErrors = t.waiting.Load(), t.failures
 	for _, c := range t.conns {
-		if c.Err() == nil {
-			s.Open++
-			s.InFlight += int64(c.InFlight())
+		if c.Err() != nil { // nobody has come by since
+			s.Ended++
 		}
+		s.add(c)
+	}
+	for _, c := range t.leaving {
+		s.add(c)
 	}
 	return s
+}
+
+func (s *Stats) add(c *clientConn) {
+	if c.Err() != nil {
+		return
+	}
+	s.Open++
+	if n := int64(c.InFlight()); n > 0 {
+		s.InUse++
+		s.InFlight += n
+	} else {
+		s.Idle++
+	}
 }
 
 // acquire returns a connection that has room for a request, reserved. Those who
@@ -63,7 +93,8 @@ func (t *Transport) acquire(ctx context.Context) (c *clientConn, reused bool, er
 	failures := t.failures
 	t.mu.Unlock()
 	t.waiting.Add(1)
-	defer t.waiting.Add(-1)
+	start, waited := time.Now(), false
+	defer func() { t.waitEnds(start, waited, err) }()
 	patient := ctx
 	if t.patience > 0 {
 		var cancel context.CancelFunc
@@ -72,22 +103,43 @@ func (t *Transport) acquire(ctx context.Context) (c *clientConn, reused bool, er
 	}
 	select {
 	case t.turn <- struct{}{}:
-		defer func() { <-t.turn }()
-	case <-patient.Done():
-		return nil, false, context.Cause(patient)
+	default:
+		waited = true
+		select {
+		case t.turn <- struct{}{}:
+		case <-patient.Done():
+			return nil, false, context.Cause(patient)
+		}
 	}
-	return t.first(ctx, patient, failures)
+	defer func() { <-t.turn }()
+	return t.first(ctx, patient, failures, &waited)
+}
+
+// waitEnds counts somebody out of the line.
+func (t *Transport) waitEnds(start time.Time, waited bool, err error) {
+	t.waiting.Add(-1)
+	if !waited {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.counts.Waits++
+	t.counts.WaitTime += time.Since(start)
+	if errors.Is(err, ErrAcquireTimeout) {
+		t.counts.AcquireTimeouts++
+	}
 }
 
 // first is acquire for who is first in line. It waits for room as long as patient
 // lasts, and for a dial as long as ctx.
-func (t *Transport) first(ctx, patient context.Context, failures uint64) (*clientConn, bool, error) {
+func (t *Transport) first(ctx, patient context.Context, failures uint64, waited *bool) (*clientConn, bool, error) {
 	for dialed := false; ; {
 		c, reused, full, err := t.reserve()
 		switch {
 		case c != nil || err != nil:
 			return c, reused, err
 		case full:
+			*waited = true
 			err = wait(patient, t.changed)
 		case dialed:
 			err = errNoRoom
@@ -119,27 +171,45 @@ func (t *Transport) reserve() (c *clientConn, reused, full bool, err error) {
 	if t.closed {
 		return nil, false, false, ErrClosed
 	}
-	now := time.Now()
-	t.conns = slices.DeleteFunc(t.conns, func(c *clientConn) bool {
-		if c.useless(now) {
-			c.retire()
-		}
-		return c.retired.Load()
-	})
+	t.sweep(time.Now())
 	for _, c := range t.conns {
 		if c.Reserve() == nil {
 			reused, c.used = c.used, true
+			if reused {
+				t.counts.Reuses++
+			}
 			return c, reused, false, nil
 		}
 	}
 	return nil, false, len(t.conns) >= t.max, nil
 }
 
-// useless reports whether a connection is broken, or too old, or takes no
-// requests although it has none: after a GOAWAY, say.
-func (c *clientConn) useless(now time.Time) bool {
-	old := c.used && !c.until.IsZero() && now.After(c.until)
-	return old || c.Err() != nil || c.Available() == 0 && c.InFlight() == 0
+// sweep retires the connections that are of no more use. mu is held.
+func (t *Transport) sweep(now time.Time) {
+	t.leaving = slices.DeleteFunc(t.leaving, func(c *clientConn) bool { return c.Err() != nil })
+	t.conns = slices.DeleteFunc(t.conns, func(c *clientConn) bool {
+		switch {
+		case c.broken():
+			t.counts.Ended++
+		case c.old(now):
+			t.counts.Aged++
+			t.leaving = append(t.leaving, c)
+		default:
+			return false
+		}
+		c.retire()
+		return true
+	})
+}
+
+// broken reports whether a connection is, or takes no requests although it has
+// none: after a GOAWAY, say.
+func (c *clientConn) broken() bool {
+	return c.Err() != nil || c.Available() == 0 && c.InFlight() == 0
+}
+
+func (c *clientConn) old(now time.Time) bool {
+	return c.used && !c.until.IsZero() && now.After(c.until)
 }
 
 // retire has the connection closed once its requests are done.
@@ -166,7 +236,6 @@ func (t *Transport) connect(ctx context.Context, failures uint64) error {
 		var dialing context.Context
 		dialing, d.cancel = context.WithTimeout(context.WithoutCancel(ctx), dialTime)
 		t.dial = d
-		t.dials++
 		t.dialing.Go(func() { t.run(dialing, d) })
 	}
 	t.mu.Unlock()
@@ -184,10 +253,12 @@ func (t *Transport) run(ctx context.Context, d *dial) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.dial, d.err = nil, err
+	t.counts.Dials++
 	switch {
 	case t.closed:
 		d.err = ErrClosed
 		if err == nil {
+			t.counts.Shut++
 			c.retire()
 		}
 	case err != nil:
@@ -239,9 +310,11 @@ func (t *Transport) stir() {
 func (t *Transport) Close() {
 	t.mu.Lock()
 	t.closed = true
+	t.counts.Shut += uint64(len(t.conns))
 	for _, c := range t.conns {
 		c.retire()
 	}
+	t.leaving = append(t.leaving, t.conns...)
 	t.conns = nil
 	if t.dial != nil {
 		t.dial.cancel()

@@ -66,10 +66,11 @@ type Transport struct {
 
 	mu       sync.Mutex
 	conns    []*clientConn
-	dial     *dial // nil: none is under way
-	dials    uint64
-	failures uint64 // of them
-	failure  error  // the last one
+	leaving  []*clientConn // that take no more requests, until they have none
+	dial     *dial         // nil: none is under way
+	failures uint64        // of dials
+	failure  error         // the last one
+	counts   Stats         // what only grows
 	closed   bool
 }
 

@@ -136,8 +136,9 @@ func TestAcquireTimeout(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		require.Equal(t, Stats{Open: 1, InFlight: 1, Waiting: 4, Dials: 1}, tr.Stats())
+		require.Equal(t, Stats{Open: 1, InUse: 1, InFlight: 1, Waiting: 4, Dials: 1}, tr.Stats())
 		time.Sleep(4 * time.Second)
+		require.Equal(t, Stats{Open: 1, InUse: 1, InFlight: 1, Dials: 1, Waits: 4, WaitTime: 12 * time.Second, AcquireTimeouts: 4}, tr.Stats())
 		first.Abort(errCut)
 	})
 }
@@ -162,7 +163,16 @@ func TestMaxAge(t *testing.T) {
 			time.Sleep(6 * time.Second)
 		}
 		require.Equal(t, int64(2), dials.Load())
+		s := tr.Stats()
+		require.Equal(t, []int64{2, 1, 1, 1}, []int64{s.Open, s.InUse, s.Idle, s.InFlight}, "the old one goes on until its request has ended")
+		require.EqualValues(t, 1, s.Aged)
 		all.Wait()
+		synctest.Wait()
+		require.EqualValues(t, 1, tr.Stats().Open)
+		tr.Close()
+		s = tr.Stats()
+		require.Equal(t, []uint64{1, 1, 0}, []uint64{s.Aged, s.Shut, s.Ended})
+		require.Zero(t, s.Open)
 	})
 }
 
@@ -173,8 +183,10 @@ func TestIdleTimeout(t *testing.T) {
 		require.NoError(t, newExchange().Do(tr))
 		require.Equal(t, int64(1), dials.Load())
 		time.Sleep(11 * time.Second)
+		require.Equal(t, Stats{Dials: 1, Reuses: 1, Ended: 1}, tr.Stats(), "before anybody comes by")
 		require.NoError(t, newExchange().Do(tr))
 		require.Equal(t, int64(2), dials.Load())
+		require.Equal(t, Stats{Open: 1, Idle: 1, Dials: 2, Reuses: 1, Ended: 1}, tr.Stats())
 	})
 }
 
@@ -321,7 +333,7 @@ func TestFailedDialIsShared(t *testing.T) {
 		leave() // which does not end the dial
 		all.Wait()
 		require.Equal(t, int64(1), dials.Load())
-		require.Equal(t, Stats{Dials: 1, DialErrors: 1}, tr.Stats())
+		require.Equal(t, Stats{Dials: 1, DialErrors: 1, Waits: 20, WaitTime: 200 * time.Second}, tr.Stats())
 		tr.Close()
 	})
 }
@@ -383,7 +395,7 @@ func TestDialOutlivesItsRequest(t *testing.T) {
 			x.Close()
 		}
 		require.Equal(t, []error{HeadTimeout, HeadTimeout, nil}, results)
-		require.Equal(t, Stats{Open: 1, Dials: 1}, tr.Stats())
+		require.Equal(t, Stats{Open: 1, Idle: 1, Dials: 1}, tr.Stats())
 	})
 }
 
