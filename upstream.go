@@ -161,7 +161,6 @@ func (c *serviceConfig) build(core *core, option string, d declared) *service {
 		hash:    p.balancing.hash(),
 		beside:  p.checkInterval > 0 || p.dnsRefresh > 0,
 	}
-	up.setReplicas(svc, replicas)
 	if p.cache != nil {
 		svc.share = p.cache.shareOf(d.name, p.caching.share)
 	}
@@ -173,13 +172,9 @@ func (c *serviceConfig) build(core *core, option string, d declared) *service {
 		rules.Drop = []string{"Authorization"}
 	}
 	svc.rules = forward.NewRequestRules(rules)
-	spans := telemetry.ServiceConfig{Name: d.name, Scheme: target.Scheme, TargetHost: target.Hostname(), TargetPort: portOf(target)}
-	if target.Scheme == schemeUnix {
-		spans.Scheme, spans.TargetHost, spans.TargetPort = "http", target.Path, 0
-	}
-	svc.routed = core.telemetry.Service(spans)
-	spans.Whole = true
-	svc.mounted = core.telemetry.Service(spans)
+	svc.routed = core.telemetry.Service(telemetry.ServiceConfig{Name: d.name})
+	svc.mounted = core.telemetry.Service(telemetry.ServiceConfig{Name: d.name, Whole: true})
+	up.setReplicas(svc, replicas)
 	return svc
 }
 
@@ -475,6 +470,7 @@ func (s *service) probeRequest() *outbound {
 type endpoint struct {
 	url     *url.URL
 	address string // shown: host:port, or a socket's path
+	spans   *telemetry.Endpoint
 	send    sender
 
 	client *h1.Client        // nil: through rt
@@ -501,7 +497,7 @@ type sender func(*attempt) error
 // newEndpoint makes the endpoint of target, or of one address of its name.
 func newEndpoint(target *url.URL, address string, svc *service) *endpoint {
 	p, up := svc.policy, svc.up
-	e := &endpoint{url: target, address: address, rt: p.transport}
+	e := &endpoint{url: target, address: address, rt: p.transport, spans: endpointSpans(target, svc)}
 	network := "tcp"
 	switch {
 	case target.Scheme == schemeUnix:
@@ -532,6 +528,16 @@ func newEndpoint(target *url.URL, address string, svc *service) *endpoint {
 	}})
 	e.send = e.exchange
 	return e
+}
+
+// endpointSpans prepares the telemetry of target, by the name that it was
+// configured by: addresses come and go.
+func endpointSpans(target *url.URL, svc *service) *telemetry.Endpoint {
+	c := telemetry.EndpointConfig{Scheme: target.Scheme, Host: target.Hostname(), Port: portOf(target)}
+	if target.Scheme == schemeUnix {
+		c = telemetry.EndpointConfig{Scheme: "http", Host: target.Path, Socket: true}
+	}
+	return svc.routed.Endpoint(c)
 }
 
 // tlsConfig is what is spoken to target: the configured one, for its name and
@@ -1024,7 +1030,7 @@ func (f *fetch) newAttempt() (*attempt, *Error) {
 	if f.detached && a.endpoint.client == nil {
 		ctx = context.WithoutCancel(ctx)
 	}
-	a.ctx = f.spans.StartClient(ctx, &a.span, f.out.method, f.out.path, f.out.query, f.purse.Spent()-1)
+	a.ctx = a.endpoint.spans.StartClient(ctx, &a.span, f.out.method, f.out.path, f.out.query, f.purse.Spent()-1)
 	f.spans.Inject(a.ctx, a.header)
 	if err := f.begin(a); err != nil {
 		fe := a.classify(err)

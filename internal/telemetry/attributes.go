@@ -190,7 +190,7 @@ func (o outcome) describe(attrs []attribute.KeyValue) []attribute.KeyValue {
 	return attrs
 }
 
-// A seriesKey is one metric series of a route or of a service's attempts.
+// A seriesKey is one metric series of a route or of an endpoint's attempts.
 type seriesKey struct {
 	outcome outcome
 	method  method
@@ -198,7 +198,7 @@ type seriesKey struct {
 	secure  bool // inbound only
 }
 
-// maxSeries is how many prepared attribute sets a route or a service keeps;
+// maxSeries is how many prepared attribute sets a route or an endpoint keeps;
 // more are made for each record (and folded by the SDK beyond its own limit).
 const maxSeries = 256
 

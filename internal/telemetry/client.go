@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -15,56 +16,56 @@ import (
 // StartClient to End. Its zero value records nothing. It is not safe for
 // concurrent use.
 type Client struct {
-	service *Service
-	ctx     context.Context
-	span    trace.Span // nil: none
-	status  int16
-	method  method
-	version version
-	ended   bool
+	endpoint *Endpoint
+	ctx      context.Context
+	span     trace.Span // nil: none
+	status   int16
+	method   method
+	version  version
+	ended    bool
 }
 
 // StartClient begins the telemetry of an attempt in c, and returns the context
 // to send it with. Path, escaped, and query are those that go to the upstream;
 // resend is 0 for the first attempt of a fetch and counts up from there.
-func (s *Service) StartClient(ctx context.Context, c *Client, name, path, query string, resend int) context.Context {
-	*c = Client{service: s, ctx: ctx, method: methodOf(name)}
-	t := s.telemetry
+func (e *Endpoint) StartClient(ctx context.Context, c *Client, name, path, query string, resend int) context.Context {
+	*c = Client{endpoint: e, ctx: ctx, method: methodOf(name)}
+	t := e.service.telemetry
 	if t.tracer == nil {
 		return ctx
 	}
-	st := s.start(c.method)
+	st := e.start(c.method)
 	options, sampling := st.options, t.sampling()
 	if sampling {
-		options = st.with(s.describe(make([]attribute.KeyValue, 0, 4), name, path, query, resend)...)
+		options = st.with(e.describe(make([]attribute.KeyValue, 0, 4), name, path, query, resend)...)
 	}
 	c.ctx, c.span = t.tracer.Start(ctx, st.name, options...)
 	if !sampling && c.span.IsRecording() {
-		c.span.SetAttributes(s.describe(make([]attribute.KeyValue, 0, 4), name, path, query, resend)...)
+		c.span.SetAttributes(e.describe(make([]attribute.KeyValue, 0, 4), name, path, query, resend)...)
 	}
 	return c.ctx
 }
 
-func (s *Service) start(m method) *start {
-	p := &s.starts[m]
+func (e *Endpoint) start(m method) *start {
+	p := &e.starts[m]
 	if st := p.Load(); st != nil {
 		return st
 	}
-	attrs := []attribute.KeyValue{m.attribute(), semconv.ServerAddress(s.host), semconv.ServerPort(s.port)}
-	if s.name != "" {
-		attrs = append(attrs, serviceKey.String(s.name))
+	attrs := append([]attribute.KeyValue{m.attribute()}, e.where...)
+	if name := e.service.name; name != "" {
+		attrs = append(attrs, serviceKey.String(name))
 	}
 	st := newStart(trace.SpanKindClient, m.spanName(""), attrs...)
 	p.Store(st)
 	return st
 }
 
-func (s *Service) describe(attrs []attribute.KeyValue, name, path, query string, resend int) []attribute.KeyValue {
-	full := s.origin + cut(path)
+func (e *Endpoint) describe(attrs []attribute.KeyValue, name, path, query string, resend int) []attribute.KeyValue {
+	full := e.origin + cut(path)
 	if query != "" {
 		full += "?" + redactQuery(cut(query))
 	}
-	attrs = append(attrs, semconv.URLFull(text(full, len(s.origin)+2*maxURL)))
+	attrs = append(attrs, semconv.URLFull(text(full, len(e.origin)+2*maxURL)))
 	if methodOf(name) == methodOther {
 		attrs = append(attrs, semconv.HTTPRequestMethodOriginal(text(name, maxText)))
 	}
@@ -94,14 +95,14 @@ func (c *Client) Head(status int, proto, peer string) {
 // it. A status of 400 or more is an error in any case. Only the first call
 // counts.
 func (c *Client) End(errorType string, took time.Duration) {
-	if c.service == nil || c.ended {
+	if c.endpoint == nil || c.ended {
 		return
 	}
 	c.ended = true
 	o := outcome{status: c.status, failed: errorType != "" || c.status >= 400, errorType: errorType}
-	if histogram := c.service.telemetry.client; histogram.Enabled(c.ctx) {
+	if histogram := c.endpoint.service.telemetry.client; histogram.Enabled(c.ctx) {
 		key := seriesKey{outcome: o, method: c.method, version: c.version}
-		histogram.Record(c.ctx, took.Seconds(), c.service.record(key)...)
+		histogram.Record(c.ctx, took.Seconds(), c.endpoint.record(key)...)
 	}
 	if c.span == nil {
 		return
@@ -116,11 +117,11 @@ func (c *Client) End(errorType string, took time.Duration) {
 }
 
 // record returns the option for one record of an attempt's duration.
-func (s *Service) record(k seriesKey) []metric.RecordOption {
-	if o, ok := s.series.get(k); ok {
+func (e *Endpoint) record(k seriesKey) []metric.RecordOption {
+	if o, ok := e.series.get(k); ok {
 		return o
 	}
-	o := k.record(semconv.ServerAddress(s.host), semconv.ServerPort(s.port))
-	s.series.put(k, o, maxSeries)
+	o := k.record(slices.Clone(e.where)...)
+	e.series.put(k, o, maxSeries)
 	return o
 }

@@ -19,7 +19,7 @@ func noopTracer() trace.TracerProvider { return noop.NewTracerProvider() }
 func TestClientSpan(t *testing.T) {
 	tests := []struct {
 		name                string
-		config              ServiceConfig
+		config              EndpointConfig
 		method, path, query string
 		resend              int
 		span                string
@@ -27,7 +27,7 @@ func TestClientSpan(t *testing.T) {
 	}{
 		{
 			name:   "plain",
-			config: ServiceConfig{Name: "users", TargetHost: "u.internal", TargetPort: 8000, Scheme: "http"},
+			config: EndpointConfig{Scheme: "http", Host: "u.internal", Port: 8000},
 			method: "GET", path: "/v1/42", query: "a=1", span: "GET",
 			want: map[string]any{
 				"http.request.method": "GET", "server.address": "u.internal", "server.port": int64(8000),
@@ -36,7 +36,7 @@ func TestClientSpan(t *testing.T) {
 		},
 		{
 			name:   "default port",
-			config: ServiceConfig{Name: "users", TargetHost: "u.internal", Scheme: "https"},
+			config: EndpointConfig{Scheme: "https", Host: "u.internal"},
 			method: "POST", path: "/", span: "POST",
 			want: map[string]any{
 				"http.request.method": "POST", "server.address": "u.internal", "server.port": int64(443),
@@ -45,7 +45,7 @@ func TestClientSpan(t *testing.T) {
 		},
 		{
 			name:   "IPv6",
-			config: ServiceConfig{Name: "users", TargetHost: "[2001:db8::1]", TargetPort: 80, Scheme: "http"},
+			config: EndpointConfig{Scheme: "http", Host: "[2001:db8::1]", Port: 80},
 			method: "GET", path: "/", span: "GET",
 			want: map[string]any{
 				"http.request.method": "GET", "server.address": "2001:db8::1", "server.port": int64(80),
@@ -54,7 +54,7 @@ func TestClientSpan(t *testing.T) {
 		},
 		{
 			name:   "IPv6 with port",
-			config: ServiceConfig{Name: "users", TargetHost: "2001:db8::1", TargetPort: 81, Scheme: "http"},
+			config: EndpointConfig{Scheme: "http", Host: "2001:db8::1", Port: 81},
 			method: "GET", path: "/", span: "GET",
 			want: map[string]any{
 				"http.request.method": "GET", "server.address": "2001:db8::1", "server.port": int64(81),
@@ -62,8 +62,17 @@ func TestClientSpan(t *testing.T) {
 			},
 		},
 		{
+			name:   "a socket",
+			config: EndpointConfig{Scheme: "http", Host: "/run/users.sock", Socket: true},
+			method: "GET", path: "/x", span: "GET",
+			want: map[string]any{
+				"http.request.method": "GET", "server.address": "/run/users.sock",
+				"url.full": "http://localhost/x", "gateway.service": "users",
+			},
+		},
+		{
 			name:   "credentials and a resend",
-			config: ServiceConfig{Name: "users", TargetHost: "u:canary@u.internal", TargetPort: 80, Scheme: "http"},
+			config: EndpointConfig{Scheme: "http", Host: "u:canary@u.internal", Port: 80},
 			method: "GET", path: "/x", query: "X-Amz-Signature=canary&a=%20", resend: 2, span: "GET",
 			want: map[string]any{
 				"http.request.method": "GET", "server.address": "u.internal", "server.port": int64(80),
@@ -73,7 +82,7 @@ func TestClientSpan(t *testing.T) {
 		},
 		{
 			name:   "unknown method",
-			config: ServiceConfig{Name: "users", TargetHost: "u.internal", TargetPort: 80, Scheme: "http"},
+			config: EndpointConfig{Scheme: "http", Host: "u.internal", Port: 80},
 			method: "PURGE", path: "/x\xff", span: "HTTP",
 			want: map[string]any{
 				"http.request.method": "_OTHER", "http.request.method_original": "PURGE", "server.address": "u.internal",
@@ -85,7 +94,7 @@ func TestClientSpan(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRig(t)
 			var c Client
-			r.Service(tt.config).StartClient(context.Background(), &c, tt.method, tt.path, tt.query, tt.resend)
+			r.Service(ServiceConfig{Name: "users"}).Endpoint(tt.config).StartClient(context.Background(), &c, tt.method, tt.path, tt.query, tt.resend)
 			c.Head(200, "HTTP/1.1", "10.1.2.3:8000")
 			c.End("", time.Millisecond)
 
@@ -121,7 +130,7 @@ func TestClientOutcome(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRig(t)
 			var c Client
-			r.users().StartClient(context.Background(), &c, "GET", "/", "", 0)
+			at(r.users()).StartClient(context.Background(), &c, "GET", "/", "", 0)
 			if tt.status != 0 {
 				c.Head(tt.status, "HTTP/1.1", "10.1.2.3:8000")
 			}
@@ -148,6 +157,30 @@ func TestClientOutcome(t *testing.T) {
 	}
 }
 
+// Each endpoint of a service has spans and series of its own.
+func TestEndpointsAreToldApart(t *testing.T) {
+	r := newRig(t)
+	s := r.users()
+	for _, host := range []string{"one", "two"} {
+		e := s.Endpoint(EndpointConfig{Scheme: "http", Host: host})
+		for range 2 {
+			var c Client
+			e.StartClient(context.Background(), &c, "GET", "/", "", 0)
+			c.End("", time.Millisecond)
+		}
+	}
+	var spans, series []any
+	for _, span := range r.spans.Ended() {
+		spans = append(spans, attributes(span.Attributes())["server.address"])
+	}
+	for _, p := range r.points("http.client.request.duration") {
+		assert.EqualValues(t, 2, p.Count)
+		series = append(series, attributes(p.Attributes.ToSlice())["server.address"])
+	}
+	assert.Equal(t, []any{"one", "one", "two", "two"}, spans)
+	assert.ElementsMatch(t, []any{"one", "two"}, series)
+}
+
 func TestAttemptsAreSiblingsUnderTheRequest(t *testing.T) {
 	r := newRig(t)
 	s := r.users()
@@ -155,7 +188,7 @@ func TestAttemptsAreSiblingsUnderTheRequest(t *testing.T) {
 	ctx := s.StartServer(&sv, httptest.NewRequest(http.MethodGet, "/users/1", nil))
 	for i := range 3 {
 		var c Client
-		s.StartClient(ctx, &c, "GET", "/1", "", i)
+		at(s).StartClient(ctx, &c, "GET", "/1", "", i)
 		c.Head(503, "HTTP/1.1", "")
 		c.End("", time.Millisecond)
 	}
@@ -172,7 +205,7 @@ func TestAttemptsAreSiblingsUnderTheRequest(t *testing.T) {
 func TestClientEndsOnce(t *testing.T) {
 	r := newRig(t)
 	var c Client
-	r.users().StartClient(context.Background(), &c, "GET", "/", "", 0)
+	at(r.users()).StartClient(context.Background(), &c, "GET", "/", "", 0)
 	c.Head(200, "HTTP/2.0", "")
 	c.End("", time.Millisecond)
 	c.End("reset", time.Second)

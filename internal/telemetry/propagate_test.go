@@ -27,7 +27,7 @@ func forward(s *Service, in http.Header) (context.Context, http.Header) {
 	r.Header = in
 	var sv Server
 	var c Client
-	ctx := s.StartClient(s.StartServer(&sv, r), &c, "GET", "/1", "", 0)
+	ctx := at(s).StartClient(s.StartServer(&sv, r), &c, "GET", "/1", "", 0)
 	out := in.Clone()
 	s.Inject(ctx, out)
 	return ctx, out
@@ -159,7 +159,7 @@ func FuzzTraceContext(f *testing.F) {
 	w3c := propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{})
 	te, err := New(Config{Tracer: noopTracer(), Propagator: w3c})
 	require.NoError(f, err)
-	s := te.Service(ServiceConfig{Name: "users", TargetHost: "u.internal", Scheme: "http"})
+	s := te.Service(ServiceConfig{Name: "users"})
 	form := regexp.MustCompile("^00-[0-9a-f]{32}-[0-9a-f]{16}-0[0-3]$")
 
 	f.Fuzz(func(t *testing.T, parent, second, state, more, bag string) {

@@ -59,7 +59,7 @@ func TestServicesAreSafeForConcurrentUse(t *testing.T) {
 				req := httptest.NewRequest(http.MethodGet, "/users/1", nil)
 				req.Pattern = fmt.Sprintf("/%d/", (i+j)%3)
 				serve(s, req, ServerResult{Status: 200 + j%5})
-				attempt(s, 200+j%5, "")
+				attempt(at(s), 200+j%5, "")
 			}
 		})
 	}

@@ -304,7 +304,7 @@ func TestSamplersSeeWhatTheyDecideBy(t *testing.T) {
 	var sv Server
 	var c Client
 	ctx := s.StartServer(&sv, httptest.NewRequest(http.MethodGet, "/users/1?sig=abc", nil))
-	s.StartClient(ctx, &c, "POST", "/1", "sig=abc", 2)
+	at(s).StartClient(ctx, &c, "POST", "/1", "sig=abc", 2)
 	c.Head(200, "HTTP/1.1", "10.0.0.1:80")
 	c.End("", time.Second)
 	sv.End(&ServerResult{Status: 200})
@@ -360,7 +360,7 @@ func TestTraceIDWithoutATracerIsTheClients(t *testing.T) {
 
 func TestHostileRequestsAddNoSeriesAndBoundedSpans(t *testing.T) {
 	r := newRig(t)
-	s, random := r.users(), rand.New(rand.NewPCG(1, 2))
+	s, e, random := r.users(), at(r.users()), rand.New(rand.NewPCG(1, 2))
 	junk := func(n int) string {
 		b := make([]byte, n)
 		for i := range b {
@@ -379,7 +379,7 @@ func TestHostileRequestsAddNoSeriesAndBoundedSpans(t *testing.T) {
 		}
 		serve(s, req, ServerResult{Status: 600 + i})
 		var c Client
-		s.StartClient(context.Background(), &c, req.Method, "/"+junk(16), junk(16), 0)
+		e.StartClient(context.Background(), &c, req.Method, "/"+junk(16), junk(16), 0)
 		c.Head(600+i, junk(8), junk(8))
 		c.End("", 0)
 	}
@@ -398,12 +398,13 @@ func TestHostileRequestsAddNoSeriesAndBoundedSpans(t *testing.T) {
 func TestSeriesOfARouteAreBoundedInMemory(t *testing.T) {
 	r := newRig(t)
 	s := r.users()
+	e := at(s)
 	for i := range 2 * maxSeries {
 		serve(s, httptest.NewRequest(http.MethodGet, "/users/1", nil), ServerResult{Status: 500, ErrorType: fmt.Sprint("e", i)})
-		attempt(s, 500, fmt.Sprint("e", i))
+		attempt(e, 500, fmt.Sprint("e", i))
 	}
 	assert.Len(t, *s.unmounted.series.m.Load(), maxSeries)
-	assert.Len(t, *s.series.m.Load(), maxSeries)
+	assert.Len(t, *e.series.m.Load(), maxSeries)
 	assert.Len(t, r.points("http.server.request.duration"), 2*maxSeries, "what is not kept is recorded nevertheless")
 }
 

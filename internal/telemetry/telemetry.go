@@ -11,6 +11,7 @@
 package telemetry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ import (
 	"sync/atomic"
 
 	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/propagation"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
@@ -153,11 +155,8 @@ func (t *Telemetry) ObserveCache(stats func() (entries, bytes int64)) (stop func
 
 // ServiceConfig describes a service to its telemetry.
 type ServiceConfig struct {
-	Name       string
-	TargetHost string // a name or an address, IPv6 with or without brackets
-	TargetPort int    // 0: the scheme's default
-	Scheme     string // of the target: http or https
-	Whole      bool   // the whole path is forwarded: it has no segment that names the service
+	Name  string
+	Whole bool // the whole path is forwarded: it has no segment that names the service
 }
 
 // Service holds what is prepared for one service. It is safe for concurrent
@@ -170,12 +169,6 @@ type Service struct {
 
 	unmounted *route // for requests without a pattern
 	routes    table[string, *route]
-
-	host   string // of the target, without brackets
-	port   int
-	origin string // scheme://host[:port]
-	starts [methodCount]atomic.Pointer[start]
-	series table[seriesKey, []metric.RecordOption]
 }
 
 // Service prepares the telemetry of one service.
@@ -191,21 +184,48 @@ func (t *Telemetry) Service(c ServiceConfig) *Service {
 func (t *Telemetry) Unrouted() *Service { return t.unrouted }
 
 func newService(t *Telemetry, c ServiceConfig) *Service {
-	s := &Service{telemetry: t, name: text(c.Name, maxText), whole: c.Whole, unmounted: &route{}}
-	host := c.TargetHost[strings.LastIndexByte(c.TargetHost, '@')+1:] // no userinfo in url.full
-	s.host = text(strings.Trim(host, "[]"), maxText)
-	s.port = c.TargetPort
+	return &Service{telemetry: t, name: text(c.Name, maxText), whole: c.Whole, unmounted: &route{}}
+}
+
+// EndpointConfig describes one of the servers of a service to its telemetry, as
+// it was configured: no address that its name was resolved to.
+type EndpointConfig struct {
+	Scheme string // http or https
+	Host   string // a name or an address, IPv6 with or without brackets; of a socket: its path
+	Port   int    // 0: the scheme's default
+	Socket bool   // of this machine: it has no port
+}
+
+// Endpoint holds what is prepared for one server of a service. It is safe for
+// concurrent use; its caches are bounded.
+type Endpoint struct {
+	service *Service
+	where   []attribute.KeyValue // server.address and server.port
+	origin  string               // scheme://host[:port]
+	starts  [methodCount]atomic.Pointer[start]
+	series  table[seriesKey, []metric.RecordOption]
+}
+
+// Endpoint prepares the telemetry of attempts at one server.
+func (s *Service) Endpoint(c EndpointConfig) *Endpoint {
+	e := &Endpoint{service: s}
+	if c.Socket {
+		e.where = []attribute.KeyValue{semconv.ServerAddress(text(c.Host, maxText))}
+		e.origin = c.Scheme + "://localhost"
+		return e
+	}
+	host := c.Host[strings.LastIndexByte(c.Host, '@')+1:] // no userinfo in url.full
+	host = text(strings.Trim(host, "[]"), maxText)
 	standard := 80
 	if c.Scheme == "https" {
 		standard = 443
 	}
-	if s.port == 0 {
-		s.port = standard
+	port := cmp.Or(c.Port, standard)
+	authority := net.JoinHostPort(host, strconv.Itoa(port))
+	if port == standard {
+		authority = strings.TrimSuffix(authority, ":"+strconv.Itoa(port))
 	}
-	authority := net.JoinHostPort(s.host, strconv.Itoa(s.port))
-	if s.port == standard {
-		authority = strings.TrimSuffix(authority, ":"+strconv.Itoa(s.port))
-	}
-	s.origin = c.Scheme + "://" + authority
-	return s
+	e.where = []attribute.KeyValue{semconv.ServerAddress(host), semconv.ServerPort(port)}
+	e.origin = c.Scheme + "://" + authority
+	return e
 }

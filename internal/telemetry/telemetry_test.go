@@ -55,7 +55,12 @@ func newRig(t testing.TB, options ...func(*Config)) *rig {
 
 // users is the service of most tests.
 func (r *rig) users() *Service {
-	return r.Service(ServiceConfig{Name: "users", TargetHost: "u.internal", TargetPort: 8000, Scheme: "http"})
+	return r.Service(ServiceConfig{Name: "users"})
+}
+
+// at is the endpoint of most tests.
+func at(s *Service) *Endpoint {
+	return s.Endpoint(EndpointConfig{Scheme: "http", Host: "u.internal", Port: 8000})
 }
 
 // span returns the one ended span.
@@ -103,9 +108,9 @@ func serve(s *Service, r *http.Request, res ServerResult) {
 }
 
 // attempt records one whole attempt.
-func attempt(s *Service, status int, errorType string) {
+func attempt(e *Endpoint, status int, errorType string) {
 	var c Client
-	s.StartClient(context.Background(), &c, "GET", "/x", "", 0)
+	e.StartClient(context.Background(), &c, "GET", "/x", "", 0)
 	c.Head(status, "HTTP/1.1", "10.1.2.3:8000")
 	c.End(errorType, time.Millisecond)
 }
@@ -123,7 +128,7 @@ func TestScopeNamesModuleVersionAndSchema(t *testing.T) {
 func TestDurationsHaveTheConventionsForm(t *testing.T) {
 	r := newRig(t)
 	serve(r.users(), httptest.NewRequest(http.MethodGet, "/users/1", nil), ServerResult{Status: 200, Duration: 30 * time.Millisecond})
-	attempt(r.users(), 200, "")
+	attempt(at(r.users()), 200, "")
 	ctx, span := r.tracer.Tracer("app").Start(context.Background(), "app")
 	serve(r.users(), httptest.NewRequest(http.MethodGet, "/users/1", nil).WithContext(ctx), ServerResult{Status: 200})
 	span.End()
@@ -230,14 +235,15 @@ func newExchange(te *Telemetry) func() {
 		client Client
 		result ServerResult
 	}
-	s := te.Service(ServiceConfig{Name: "users", TargetHost: "u.internal", TargetPort: 8000, Scheme: "http"})
+	s := te.Service(ServiceConfig{Name: "users"})
+	e := at(s)
 	r := httptest.NewRequest(http.MethodGet, "/api/users/42?page=2&sig=abc", nil)
 	r.Pattern = "/api/"
 	r.Header.Set("User-Agent", "curl/8.5.0")
 	out, x := http.Header{}, &exchange{}
 	return func() {
 		ctx := s.StartServer(&x.server, r)
-		ctx = s.StartClient(ctx, &x.client, "GET", "/42", "page=2&sig=abc", 0)
+		ctx = e.StartClient(ctx, &x.client, "GET", "/42", "page=2&sig=abc", 0)
 		s.Inject(ctx, out)
 		x.client.Head(200, "HTTP/1.1", "10.1.2.3:8000")
 		x.client.End("", time.Millisecond)
@@ -282,7 +288,7 @@ func setGlobalsLater(t *testing.T) {
 	h := http.Header{}
 	s := te.Service(ServiceConfig{Name: "users"})
 	var c Client
-	s.Inject(s.StartClient(context.Background(), &c, "GET", "/", "", 0), h)
+	s.Inject(at(s).StartClient(context.Background(), &c, "GET", "/", "", 0), h)
 	assert.NotEmpty(t, h.Get("Traceparent"))
 }
 

@@ -1,0 +1,166 @@
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/attribute"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/embedgw/gateway"
+	"github.com/embedgw/gateway/internal/testnet"
+)
+
+// observed is where a gateway's telemetry goes.
+type observed struct {
+	testing.TB
+	spans *tracetest.InMemoryExporter
+	meter *sdkmetric.ManualReader
+	logs  *testnet.LogRecorder
+	opts  []gateway.SharedOption
+}
+
+func newObserved(t testing.TB) *observed {
+	o := &observed{TB: t, spans: tracetest.NewInMemoryExporter(), meter: sdkmetric.NewManualReader(), logs: testnet.NewLogRecorder()}
+	o.opts = []gateway.SharedOption{
+		gateway.WithTracerProvider(sdktrace.NewTracerProvider(sdktrace.WithSyncer(o.spans))),
+		gateway.WithMeterProvider(sdkmetric.NewMeterProvider(sdkmetric.WithReader(o.meter))),
+		gateway.WithLogger(o.logs.Logger()),
+	}
+	return o
+}
+
+// gateway makes one with further options, which is shut down when the test ends.
+func (o *observed) gateway(opts ...gateway.Option) *gateway.Gateway {
+	for _, opt := range o.opts {
+		opts = append(opts, opt)
+	}
+	gw, err := gateway.New(opts...)
+	require.NoError(o, err)
+	o.Cleanup(func() { assert.NoError(o, gw.Shutdown(context.Background())) })
+	return gw
+}
+
+// values returns the series of all instruments, such as
+// `gateway.retries{gateway.service=a}`; of histograms the count.
+func (o *observed) values() map[string]int64 {
+	var data metricdata.ResourceMetrics
+	require.NoError(o, o.meter.Collect(context.Background(), &data))
+	all := map[string]int64{}
+	for _, scope := range data.ScopeMetrics {
+		for _, m := range scope.Metrics {
+			switch d := m.Data.(type) {
+			case metricdata.Sum[int64]:
+				for _, p := range d.DataPoints {
+					all[seriesName(m.Name, p.Attributes)] = p.Value
+				}
+			case metricdata.Histogram[float64]:
+				for _, p := range d.DataPoints {
+					all[seriesName(m.Name, p.Attributes)] = int64(p.Count)
+				}
+			}
+		}
+	}
+	return all
+}
+
+func seriesName(name string, attrs attribute.Set) string {
+	var parts []string
+	for _, kv := range attrs.ToSlice() {
+		parts = append(parts, fmt.Sprint(kv.Key, "=", kv.Value.String()))
+	}
+	return name + "{" + strings.Join(parts, ",") + "}"
+}
+
+// places returns where attempts went, by their spans, and by the metric.
+func (o *observed) places() (spans, series []string) {
+	place := func(attrs attribute.Set) string {
+		address, _ := attrs.Value("server.address")
+		port, _ := attrs.Value("server.port")
+		return address.AsString() + " " + port.String()
+	}
+	for _, s := range o.spans.GetSpans() {
+		if s.SpanKind == trace.SpanKindClient {
+			spans = append(spans, place(attribute.NewSet(s.Attributes...)))
+		}
+	}
+	var data metricdata.ResourceMetrics
+	require.NoError(o, o.meter.Collect(context.Background(), &data))
+	for _, scope := range data.ScopeMetrics {
+		for _, m := range scope.Metrics {
+			if m.Name == "http.client.request.duration" {
+				for _, p := range m.Data.(metricdata.Histogram[float64]).DataPoints {
+					series = append(series, slices.Repeat([]string{place(p.Attributes)}, int(p.Count))...)
+				}
+			}
+		}
+	}
+	slices.Sort(series)
+	return spans, series
+}
+
+// An attempt is at the replica that it went to, by the name that this was
+// configured by.
+func TestAttemptsNameTheirReplica(t *testing.T) {
+	answer := func(w http.ResponseWriter, r *http.Request) {
+		_, _ = fmt.Fprint(w, r.Context().Value(http.LocalAddrContextKey))
+	}
+	a, b := httptest.NewServer(http.HandlerFunc(answer)), httptest.NewServer(http.HandlerFunc(answer))
+	defer a.Close()
+	defer b.Close()
+	socket := filepath.Join(t.TempDir(), "c")
+	serveSocket(t, socket, "c")
+	portOf := func(s *httptest.Server) string { return s.URL[strings.LastIndexByte(s.URL, ':')+1:] }
+
+	o := newObserved(t)
+	gw := o.gateway(gateway.WithService("a", a.URL, gateway.WithReplicas(gateway.Replica{URL: b.URL}), gateway.WithBalancing(gateway.RoundRobin())))
+	var want []string
+	for range 4 {
+		host, port, _ := strings.Cut(handle(t, gw, testnet.Get("/a/"), nil).body.String(), ":")
+		want = append(want, host+" "+port)
+	}
+	spans, series := o.places()
+	assert.Equal(t, want, spans)
+	slices.Sort(want)
+	assert.Equal(t, want, series)
+	assert.NotEqual(t, want[0], want[3])
+	for _, s := range o.spans.GetSpans() {
+		if s.SpanKind == trace.SpanKindClient {
+			attrs := attribute.NewSet(s.Attributes...)
+			url, _ := attrs.Value("url.full")
+			port, _ := attrs.Value("server.port")
+			assert.Equal(t, "http://127.0.0.1:"+port.String()+"/", url.AsString())
+		}
+	}
+
+	o = newObserved(t)
+	gw = o.gateway(gateway.WithService("a", a.URL))
+	require.NoError(t, gw.Upstream("a").SetReplicas(gateway.Replica{URL: "unix://" + socket}))
+	handle(t, gw, testnet.Get("/a/"), nil)
+	spans, series = o.places()
+	assert.Equal(t, []string{socket + " "}, spans)
+	assert.Equal(t, []string{socket + " "}, series)
+
+	o = newObserved(t)
+	gw = o.gateway(gateway.WithService("a", "http://localhost:"+portOf(a), gateway.WithDNSRefresh(time.Hour)))
+	handle(t, gw, testnet.Get("/a/"), nil)
+	testnet.Settle(t, "the name is resolved", func() bool { return strings.Contains(fmt.Sprint(replicasOf(gw.Upstream("a"))), "127.0.0.1") })
+	handle(t, gw, testnet.Get("/a/"), nil)
+	spans, _ = o.places()
+	for _, place := range spans {
+		assert.Equal(t, "localhost "+portOf(a), place, "addresses come and go")
+	}
+}
