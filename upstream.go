@@ -232,6 +232,18 @@ func (u *Upstream) breakerChanged(hook BreakerHook) func(from, to balance.State)
 	}
 }
 
+// replicaChanged tells of an ejection, or of its end.
+func (u *Upstream) replicaChanged(e *endpoint, c balance.Change) {
+	if c.Cause == balance.Recovery {
+		u.core.log.LogAttrs(context.Background(), slog.LevelWarn, "gateway: return",
+			slog.String("gateway.service", u.name), slog.String("server.address", e.address), slog.Duration("duration", c.For))
+		return
+	}
+	u.core.log.LogAttrs(context.Background(), slog.LevelWarn, "gateway: ejection",
+		slog.String("gateway.service", u.name), slog.String("server.address", e.address),
+		slog.String("reason", c.Cause.String()), slog.Duration("duration", c.For))
+}
+
 // ejectVolume is how many attempts a success rate is judged by.
 const ejectVolume = 20
 
@@ -1720,7 +1732,9 @@ func (a *attempt) endAt(now time.Time, err *Error) {
 	case err != nil && err.Status != statusClientClosed:
 		errorType = string(err.Reason)
 	}
-	a.at.End(outcome, took, now)
+	if c := a.at.End(outcome, took, now); c.Cause != balance.Unchanged {
+		a.fetch.svc.up.replicaChanged(a.endpoint, c)
+	}
 	a.span.End(errorType, now.Sub(a.start))
 }
 

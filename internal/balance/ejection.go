@@ -30,68 +30,61 @@ type conduct struct {
 
 	ejections int     // in short order
 	inUse     instant // since when, after the last of them
+	outSince  instant // of the first of those without a recovery between them
 }
 
-// blamed is why an endpoint should be ejected.
-type blamed int
-
-const (
-	notBlamed blamed = iota
-	byItself
-	byComparison // if the others do better
-)
-
-// blame counts a failure. What fails during an ejection began before it or was the last resort, and counts for
+// blame counts a failure, and returns why the endpoint should be ejected (for [SuccessRate], if the others do better). What fails during an ejection began before it or was the last resort, and counts for
 // nothing. e.mu is held.
-func (e *Endpoint[T]) blame(at instant) blamed {
+func (e *Endpoint[T]) blame(at instant) Cause {
 	limits := &e.set.config.Ejection
 	if limits.Base <= 0 {
-		return notBlamed
+		return Unchanged
 	}
 	if until := e.until.Load(); until != 0 {
 		if int64(at) < until {
-			return notBlamed
+			return Unchanged
 		}
-		return byItself // the trial
+		return Trial
 	}
 	c := &e.conduct
 	c.failures++
 	c.recent.add(at).failures++
 	// While there is no room for another ejection, ask again only after as many failures.
 	if limits.Consecutive > 0 && c.failures%limits.Consecutive == 0 {
-		return byItself
+		return Consecutive
 	}
 	if limits.SuccessRate > 0 && at-c.compared >= instant(time.Second) {
 		if rate, volume := c.recent.sum(at).rate(); volume >= limits.Volume && rate < limits.SuccessRate {
 			c.compared = at
-			return byComparison
+			return SuccessRate
 		}
 	}
-	return notBlamed
+	return Unchanged
 }
 
-// judge ejects an endpoint that is blamed, if there is room. It reports whether it did.
-func (s *Set[T]) judge(e *Endpoint[T], why blamed, at instant) bool {
-	if why == notBlamed {
-		return false
+// judge ejects an endpoint that is blamed, if there is room.
+func (s *Set[T]) judge(e *Endpoint[T], why Cause, at instant) Change {
+	if why == Unchanged {
+		return Change{}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e.gone || why == byComparison && !s.isOutlier(e, at) {
-		return false
+	if e.gone || why == SuccessRate && !s.isOutlier(e, at) {
+		return Change{}
 	}
 	room := s.room(e, at)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if !room {
 		e.trial.Store(0) // still one at a time
-		return false
+		return Change{}
 	}
-	if !e.eject(at) {
-		return false
+	d := e.eject(at)
+	if d == 0 {
+		return Change{}
 	}
 	s.count()
-	return true
+	return Change{why, d}
 }
 
 // isOutlier compares an endpoint with all the others together; s.mu is held.
@@ -131,10 +124,11 @@ func (s *Set[T]) room(e *Endpoint[T], at instant) bool {
 	return out <= limit
 }
 
-// eject reports false if another failure was first. e.mu is held.
-func (e *Endpoint[T]) eject(at instant) bool {
-	if int64(at) < e.until.Load() {
-		return false
+// eject returns for how long; 0: another failure was first. e.mu is held.
+func (e *Endpoint[T]) eject(at instant) time.Duration {
+	until := e.until.Load()
+	if int64(at) < until {
+		return 0
 	}
 	limits, c := &e.set.config.Ejection, &e.conduct
 	if c.inUse != 0 {
@@ -148,11 +142,15 @@ func (e *Endpoint[T]) eject(at instant) bool {
 	if d < limits.Max {
 		c.ejections++
 	}
-	*c = conduct{ejections: c.ejections}
+	out := c.outSince
+	if until == 0 {
+		out = at
+	}
+	*c = conduct{ejections: c.ejections, outSince: out}
 	e.ejections.Add(1)
 	e.trial.Store(0)
 	e.until.Store(int64(at) + int64(d))
-	return true
+	return d
 }
 
 // readmit takes an ejected endpoint back whose time is over. e.mu is held.

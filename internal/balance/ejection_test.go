@@ -50,6 +50,47 @@ func TestConsecutiveFailuresEject(t *testing.T) {
 	}
 }
 
+// Each change says why, and for how long the endpoint is, or was, out of use.
+func TestChangesSayWhy(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	c := consecutive
+	c.SuccessRate, c.Volume = 0.5, 20
+	s := newTestSet(Config{Ejection: c}, now, "a", "b")
+	a, b := s.All()[0], s.All()[1]
+	end := func(e *Endpoint[int], o Outcome) Change {
+		e.Begin()
+		return e.End(o, 1, now)
+	}
+	attempts(b, 100, Success, 1, now)
+	require.Zero(t, attempts(a, 4, Failure, 1, now))
+	require.Equal(t, Change{Consecutive, base}, end(a, Failure))
+	require.Zero(t, end(a, Success), "too early")
+	now = now.Add(base)
+	require.Zero(t, end(a, Neutral))
+	require.Equal(t, Change{Trial, 2 * base}, end(a, Failure))
+	now = now.Add(2 * base)
+	require.Equal(t, Change{Recovery, 3 * base}, end(a, Success))
+	require.Zero(t, end(a, Success))
+
+	now = now.Add(100 * base)
+	attempts(b, 100, Success, 1, now)
+	var last Change
+	for i := 0; last == (Change{}); i++ {
+		require.Less(t, i, 100)
+		if last = end(a, Failure); i%4 == 3 {
+			require.Zero(t, end(a, Success))
+		}
+	}
+	require.Equal(t, Change{SuccessRate, base}, last)
+	now = now.Add(base)
+	require.Equal(t, Change{Recovery, base}, end(a, Success), "not since the ejection before")
+
+	for cause, want := range map[Cause]string{Unchanged: "", Consecutive: "consecutive_failures", SuccessRate: "success_rate", Trial: "trial", Recovery: "recovery"} {
+		require.Equal(t, want, cause.String())
+	}
+}
+
 func TestEjectionOff(t *testing.T) {
 	t.Parallel()
 	now := time.Now()

@@ -85,9 +85,36 @@ func newEndpoint[T any](s *Set[T], spec Spec[T]) *Endpoint[T] {
 // Begin counts an attempt that is about to be made. Each is followed by exactly one [Endpoint.End].
 func (e *Endpoint[T]) Begin() { e.inFlight.Add(1) }
 
-// End counts an attempt as over and judges it. latency is how long the endpoint took, or was given. changed reports
-// whether the endpoint was ejected by it, or taken back.
-func (e *Endpoint[T]) End(o Outcome, latency time.Duration, now time.Time) (changed bool) {
+// A Cause is why an endpoint was ejected, or taken back.
+type Cause int
+
+const (
+	// Unchanged is none.
+	Unchanged Cause = iota
+	// Consecutive is too many failures in a row.
+	Consecutive
+	// SuccessRate is one that is too far below the others'.
+	SuccessRate
+	// Trial is the failure of the attempt that an ejected endpoint is given after its time.
+	Trial
+	// Recovery is the success of that attempt.
+	Recovery
+)
+
+// String returns "consecutive_failures", "success_rate", "trial", "recovery" or "".
+func (c Cause) String() string {
+	return [...]string{Consecutive: "consecutive_failures", SuccessRate: "success_rate", Trial: "trial", Recovery: "recovery"}[c]
+}
+
+// A Change is what an attempt has made of its endpoint. Its zero value is none.
+type Change struct {
+	Cause Cause
+	For   time.Duration // that the endpoint is going to be out of use; of a recovery: that it was, trials included
+}
+
+// End counts an attempt as over and judges it. latency is how long the endpoint took, or was given. It returns whether
+// the endpoint was ejected by it, or taken back.
+func (e *Endpoint[T]) End(o Outcome, latency time.Duration, now time.Time) Change {
 	e.inFlight.Add(-1)
 	at := e.set.instant(now)
 	switch o {
@@ -101,25 +128,28 @@ func (e *Endpoint[T]) End(o Outcome, latency time.Duration, now time.Time) (chan
 	if e.trial.Load() != 0 {
 		e.trial.Store(0) // nothing was decided: somebody else may try
 	}
-	return false
+	return Change{}
 }
 
-func (e *Endpoint[T]) succeed(latency float64, at instant) (recovered bool) {
+func (e *Endpoint[T]) succeed(latency float64, at instant) (c Change) {
 	e.mu.Lock()
 	e.average.add(latency, 0, at)
-	recovered = e.readmit(at)
+	out := e.conduct.outSince
+	if e.readmit(at) {
+		c = Change{Recovery, time.Duration(at - out)}
+	}
 	e.conduct.failures = 0
 	if e.set.config.Ejection.SuccessRate > 0 {
 		e.conduct.recent.add(at).successes++
 	}
 	e.mu.Unlock()
-	if recovered {
+	if c.Cause == Recovery {
 		e.set.settle()
 	}
-	return recovered
+	return c
 }
 
-func (e *Endpoint[T]) fail(latency float64, at instant) (ejected bool) {
+func (e *Endpoint[T]) fail(latency float64, at instant) Change {
 	// An endpoint that fails at once looks fast. What it takes from a client is at least what others would have taken.
 	worst := e.set.view.Load().worst(at)
 	e.mu.Lock()

@@ -23,7 +23,7 @@ func specsOf(keys ...string) (specs []Spec[int]) {
 
 func attempt[T any](e *Endpoint[T], o Outcome, latency time.Duration, now time.Time) (changed bool) {
 	e.Begin()
-	return e.End(o, latency, now)
+	return e.End(o, latency, now).Cause != Unchanged
 }
 
 func attempts[T any](e *Endpoint[T], n int, o Outcome, latency time.Duration, now time.Time) (changes int) {

@@ -45,8 +45,8 @@ func TestReplaceKeepsWhatStays(t *testing.T) {
 	require.InDelta(t, 5, status.Weight, 0)
 
 	a.Begin() // what is in flight at a removed one goes on
-	require.False(t, a.End(Failure, time.Second, now))
-	require.False(t, b.End(Success, time.Second, now))
+	require.Zero(t, a.End(Failure, time.Second, now))
+	require.Zero(t, b.End(Success, time.Second, now))
 
 	_, removed = s.Replace(nil, now)
 	require.Len(t, removed, 2)

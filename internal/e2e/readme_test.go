@@ -274,7 +274,7 @@ func logLines(t *testing.T) map[string][]string {
 
 func TestReadmeNamesEveryLogLine(t *testing.T) {
 	lines := logLines(t)
-	for _, must := range []string{"gateway: request", "gateway: panic", "gateway: breaker", "gateway: replica", "gateway: name resolution"} {
+	for _, must := range []string{"gateway: request", "gateway: panic", "gateway: breaker", "gateway: ejection", "gateway: return", "gateway: replica", "gateway: name resolution"} {
 		assert.Contains(t, lines, must)
 	}
 	for message, fields := range lines {

@@ -8,7 +8,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -163,4 +165,66 @@ func TestAttemptsNameTheirReplica(t *testing.T) {
 	for _, place := range spans {
 		assert.Equal(t, "localhost "+portOf(a), place, "addresses come and go")
 	}
+}
+
+// An ejection is told with its reason and its time, and so is its end.
+func TestEjectionsAreLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var fails atomic.Bool
+		rt := gateway.WithTransport(roundTripper(func(r *http.Request) (*http.Response, error) {
+			status := 200
+			if r.URL.Host == "b.test" && fails.Load() {
+				status = 500
+			}
+			return &http.Response{StatusCode: status, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
+		}))
+		o := newObserved(t)
+		gw := o.gateway(gateway.WithoutBreaker(), gateway.WithService("a", "http://a.test", rt, gateway.WithReplicas(gateway.Replica{URL: "http://b.test:8080"}, gateway.Replica{URL: "http://b.test"}),
+			gateway.WithBalancing(gateway.RoundRobin()), gateway.WithEjection(3, 10*time.Second, time.Minute)))
+		ask := func(times int) {
+			for range times {
+				handle(t, gw, testnet.Get("/a/"), nil)
+			}
+		}
+		ends := []string{"gateway: ejection", "gateway: return"}
+		seen := 0
+		told := func(line string) map[string]any {
+			var lines []map[string]any
+			for _, l := range o.logs.Records(t) {
+				if slices.Contains(ends, fmt.Sprint(l["msg"])) {
+					lines = append(lines, l)
+				}
+			}
+			seen++
+			require.Len(t, lines, seen, "one line for each")
+			last := lines[seen-1]
+			assert.Equal(t, line, last["msg"])
+			delete(last, "time")
+			delete(last, "msg")
+			return last
+		}
+		fails.Store(true)
+		ask(20)
+		out := map[string]any{"level": "WARN", "gateway.service": "a", "server.address": "b.test:80", "reason": "consecutive_failures", "duration": float64(10 * time.Second)}
+		assert.Equal(t, out, told("gateway: ejection"))
+		time.Sleep(10 * time.Second)
+		ask(3)
+		out["reason"], out["duration"] = "trial", float64(20*time.Second)
+		assert.Equal(t, out, told("gateway: ejection"))
+		fails.Store(false)
+		time.Sleep(20 * time.Second)
+		ask(3)
+		delete(out, "reason")
+		out["duration"] = float64(30 * time.Second)
+		assert.Equal(t, out, told("gateway: return"))
+		time.Sleep(time.Minute)
+		for range 15 {
+			fails.Store(false)
+			ask(3)
+			fails.Store(true)
+			ask(6)
+		}
+		out["reason"], out["duration"] = "success_rate", float64(10*time.Second)
+		assert.Equal(t, out, told("gateway: ejection"))
+	})
 }
