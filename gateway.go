@@ -79,6 +79,11 @@ func New(opts ...Option) (*Gateway, error) {
 		return nil, err
 	}
 	core.snapshot.Store(snap)
+	stop, err := core.observe()
+	if err != nil {
+		return nil, err
+	}
+	core.life.Last(stop)
 	return &Gateway{core}, nil
 }
 

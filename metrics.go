@@ -18,6 +18,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/embedgw/gateway/internal/balance"
 	"github.com/embedgw/gateway/internal/forward"
 	"github.com/embedgw/gateway/internal/h1"
 	"github.com/embedgw/gateway/internal/stats"
@@ -86,6 +87,46 @@ func observeCache(c *sharedConfig, cache *Cache) (stop func(), err error) {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
 	return sync.OnceFunc(stop), nil
+}
+
+// observe shows what the services are in through OpenTelemetry, once a snapshot
+// is there.
+func (c *core) observe() (stop func(), err error) {
+	stop, err = c.telemetry.ObserveServices(func(tell func(*telemetry.Service, *telemetry.ServiceState)) {
+		for _, svc := range c.snapshot.Load().services {
+			s := svc.up.state()
+			tell(svc.routed, &s)
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	return sync.OnceFunc(stop), nil
+}
+
+// state is what the service is in, for its metrics.
+func (u *Upstream) state() telemetry.ServiceState {
+	s := telemetry.ServiceState{
+		Ejections: u.ejections.Load(), Retries: int64(u.stats.retries.Load()), Hedges: int64(u.stats.hedges.Load()), Queued: u.limit != nil,
+	}
+	if u.breaker != nil {
+		s.Breaker = u.breaker.Status(time.Now()).State.String()
+		for to := range s.Transitions {
+			s.Transitions[to] = u.transitions[to].Load()
+		}
+	}
+	if u.limit != nil {
+		used, waiting := u.limit.Stats()
+		s.QueueInUse, s.QueueWaiting = int64(used), int64(waiting)
+	}
+	for _, e := range u.set.All() {
+		c := e.Value.conns()
+		s.Endpoints = append(s.Endpoints, telemetry.EndpointState{
+			Endpoint: e.Value.spans, Healthy: e.Health() == balance.Healthy,
+			Pooled: e.Value.client != nil || e.Value.owned != nil, Used: c.InUse, Idle: c.Idle, Waiting: c.Waiting,
+		})
+	}
+	return s
 }
 
 type counter = stats.Counter

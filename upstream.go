@@ -49,10 +49,14 @@ type Upstream struct {
 	limit   *work.Limit      // nil: none
 	rate    *rate.Limiter    // nil: none
 	tunnels atomic.Int64
-	budget  *retry.Budget
-	stats   serviceStats
-	probe   probe
-	started sync.Once // what runs beside the requests
+	// Since it was made: the breaker's changes, by the state that followed, and
+	// ejections.
+	transitions [balance.HalfOpen + 1]atomic.Int64
+	ejections   atomic.Int64
+	budget      *retry.Budget
+	stats       serviceStats
+	probe       probe
+	started     sync.Once // what runs beside the requests
 
 	mu        sync.Mutex
 	replicas  []replica           // as configured
@@ -80,6 +84,11 @@ func NewUpstream(name, target string, opts ...UpstreamOption) (*Upstream, error)
 		return nil, err
 	}
 	core.snapshot.Store(&snapshot{services: map[string]*service{name: svc}})
+	stop, err := core.observe()
+	if err != nil {
+		return nil, err
+	}
+	svc.up.life.Last(stop)
 	return svc.up, nil
 }
 
@@ -218,6 +227,7 @@ func newUpstream(core *core, name string, p *policy) *Upstream {
 // breakerChanged tells of the breaker's changes, in their order.
 func (u *Upstream) breakerChanged(hook BreakerHook) func(from, to balance.State) {
 	return func(from, to balance.State) {
+		u.transitions[to].Add(1)
 		u.core.log.LogAttrs(context.Background(), slog.LevelWarn, "gateway: breaker",
 			slog.String("gateway.service", u.name), slog.String("from", from.String()), slog.String("to", to.String()))
 		if hook == nil {
@@ -239,6 +249,7 @@ func (u *Upstream) replicaChanged(e *endpoint, c balance.Change) {
 			slog.String("gateway.service", u.name), slog.String("server.address", e.address), slog.Duration("duration", c.For))
 		return
 	}
+	u.ejections.Add(1)
 	u.core.log.LogAttrs(context.Background(), slog.LevelWarn, "gateway: ejection",
 		slog.String("gateway.service", u.name), slog.String("server.address", e.address),
 		slog.String("reason", c.Cause.String()), slog.Duration("duration", c.For))

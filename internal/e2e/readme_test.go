@@ -364,7 +364,10 @@ func TestReadmeNamesTheFieldsOfStats(t *testing.T) {
 
 // recorded is what one gateway, asked for everything that it can do, told
 // OpenTelemetry and its logger.
-type recorded struct{ attributes, metrics, fields map[string]bool }
+type recorded struct {
+	attributes, metrics, fields map[string]bool
+	units                       map[string]string // of metrics
+}
 
 func recordAll(t *testing.T) recorded {
 	spans, reader, logs := tracetest.NewInMemoryExporter(), sdkmetric.NewManualReader(), testnet.NewLogRecorder()
@@ -386,7 +389,7 @@ func recordAll(t *testing.T) recorded {
 	gw, err := gateway.New(
 		gateway.WithCache(cache), gateway.WithLogger(logs.Logger()), gateway.WithPropagator(propagation.TraceContext{}),
 		gateway.WithTracerProvider(tp), gateway.WithMeterProvider(mp),
-		gateway.WithService("a", up.URL, gateway.WithMethods("BREW")),
+		gateway.WithService("a", up.URL, gateway.WithMethods("BREW"), gateway.WithMaxConcurrency(10, 0, 0)),
 		gateway.WithService("b", up.URL, gateway.WithModifyResponse(func(*http.Response) error { return errors.New("no") })),
 		gateway.WithService("c", up.URL, gateway.WithRewrite(func(*http.Request) { panic("no") })),
 	)
@@ -418,14 +421,14 @@ func recordAll(t *testing.T) recorded {
 		resp.Body.Close()
 	}
 	app.Close()
-	require.NoError(t, gw.Shutdown(t.Context()))
 	r := collect(t, spans, reader, logs)
+	require.NoError(t, gw.Shutdown(t.Context()))
 	require.NoError(t, cache.Shutdown(t.Context()))
 	return r
 }
 
 func collect(t *testing.T, spans *tracetest.InMemoryExporter, reader *sdkmetric.ManualReader, logs *testnet.LogRecorder) recorded {
-	r := recorded{map[string]bool{}, map[string]bool{}, map[string]bool{}}
+	r := recorded{map[string]bool{}, map[string]bool{}, map[string]bool{}, map[string]string{}}
 	for _, s := range spans.GetSpans() {
 		for _, a := range s.Attributes {
 			r.attributes[string(a.Key)] = true
@@ -435,7 +438,14 @@ func collect(t *testing.T, spans *tracetest.InMemoryExporter, reader *sdkmetric.
 	require.NoError(t, reader.Collect(context.Background(), &data))
 	for _, scope := range data.ScopeMetrics {
 		for _, m := range scope.Metrics {
-			r.metrics[m.Name] = true
+			r.metrics[m.Name], r.units[m.Name] = true, m.Unit
+			if sum, ok := m.Data.(metricdata.Sum[int64]); ok {
+				for _, p := range sum.DataPoints {
+					for _, kv := range p.Attributes.ToSlice() {
+						r.attributes[string(kv.Key)] = true
+					}
+				}
+			}
 		}
 	}
 	for _, line := range logs.Records(t) {
@@ -451,7 +461,13 @@ func TestReadmeNamesWhatIsRecorded(t *testing.T) {
 	for _, must := range []string{"http.request.resend_count", "gateway.cache.result", "gateway.reason", "http.request.method_original"} {
 		assert.Contains(t, r.attributes, must)
 	}
-	assert.Len(t, r.metrics, 5)
+	assert.Len(t, r.metrics, 15)
+	for name, unit := range r.units {
+		cells := row(t, name)
+		if assert.Len(t, cells, 3, "%s has no row", name) {
+			assert.Equal(t, unit, cells[1], name)
+		}
+	}
 	for kind, names := range map[string]map[string]bool{"attribute": r.attributes, "metric": r.metrics, "log field": r.fields} {
 		for name := range names {
 			if !slices.Contains([]string{"time", "level", "msg"}, name) {

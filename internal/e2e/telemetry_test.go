@@ -3,11 +3,13 @@ package e2e_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -227,4 +229,142 @@ func TestEjectionsAreLogged(t *testing.T) {
 		out["reason"], out["duration"] = "success_rate", float64(10*time.Second)
 		assert.Equal(t, out, told("gateway: ejection"))
 	})
+}
+
+// A change of the breaker is logged, measured and told to the hook, which is
+// called outside of all locks: it may look at all that the gateway shows.
+func TestBreakerChangesAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var fails atomic.Bool
+		rt := gateway.WithTransport(roundTripper(func(r *http.Request) (*http.Response, error) {
+			status := 200
+			if fails.Load() {
+				status = 500
+			}
+			return &http.Response{StatusCode: status, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
+		}))
+		o := newObserved(t)
+		var gw *gateway.Gateway
+		var told []string
+		hook := func(service string, from, to gateway.BreakerState) {
+			v := o.values()
+			told = append(told, fmt.Sprint(service, ": ", from, " to ", to))
+			assert.Equal(t, to, gw.Stats().Services["a"].Breaker.State)
+			for _, state := range []gateway.BreakerState{gateway.BreakerClosed, gateway.BreakerOpen, gateway.BreakerHalfOpen} {
+				want := int64(0)
+				if state == to {
+					want = 1
+				}
+				assert.Equal(t, want, v[fmt.Sprintf("gateway.breaker.state{gateway.breaker.state=%s,gateway.service=a}", state)], "%s in %s", state, to)
+			}
+			assert.Len(t, o.logs.Find(t, "gateway: breaker"), len(told), "logged by now")
+			want := map[gateway.BreakerState]int{gateway.BreakerClosed: 200, gateway.BreakerOpen: 503, gateway.BreakerHalfOpen: 503}
+			assert.Equal(t, want[to], handle(t, gw, testnet.Get("/a/"), nil).status, "and may ask: %s", to)
+		}
+		gw = o.gateway(
+			gateway.WithBreaker(1, 3), gateway.WithBreakerTimes(time.Second, time.Second, 1), gateway.WithoutRetries(), gateway.WithoutEjection(),
+			gateway.WithService("a", target, rt, gateway.WithBreakerHook(hook)),
+			gateway.WithService("b", target, rt, gateway.WithoutBreaker()),
+		)
+		fails.Store(true)
+		for range 3 {
+			assert.Equal(t, 500, handle(t, gw, testnet.Get("/a/"), nil).status)
+		}
+		time.Sleep(time.Second)
+		fails.Store(false)
+		assert.Equal(t, 200, handle(t, gw, testnet.Get("/a/"), nil).status)
+		changes := []string{"a: closed to open", "a: open to half_open", "a: half_open to closed"}
+		assert.Equal(t, changes, told)
+		var logged []string
+		for _, line := range o.logs.Find(t, "gateway: breaker") {
+			assert.Equal(t, "WARN", line["level"])
+			logged = append(logged, fmt.Sprint(line["gateway.service"], ": ", line["from"], " to ", line["to"]))
+		}
+		assert.Equal(t, changes, logged)
+		v := o.values()
+		for _, state := range []string{"closed", "open", "half_open"} {
+			assert.EqualValues(t, 1, v["gateway.breaker.transitions{gateway.breaker.state="+state+",gateway.service=a}"], state)
+			assert.NotContains(t, v, "gateway.breaker.state{gateway.breaker.state="+state+",gateway.service=b}", "without a breaker")
+		}
+		assert.EqualValues(t, 1, v["gateway.breaker.state{gateway.breaker.state=closed,gateway.service=a}"])
+	})
+}
+
+// What services are in can be read from metrics, until Shutdown.
+func TestServiceMetrics(t *testing.T) {
+	leave := make(chan struct{})
+	good, served := server(t, "", func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			<-leave
+		}
+	})
+	bad, _ := server(t, "", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) })
+	o := newObserved(t)
+	gw := o.gateway(
+		gateway.WithRetryBudget(1, 100), gateway.WithRetries(1), gateway.WithConnIdleTimeout(0),
+		gateway.WithService("a", good.URL, gateway.WithReplicas(gateway.Replica{URL: bad.URL}), gateway.WithBalancing(gateway.RoundRobin()),
+			gateway.WithEjection(1, time.Hour, time.Hour), gateway.WithMaxConcurrency(1, 1, 0), gateway.WithMaxConns(1)),
+		gateway.WithService("b", good.URL, gateway.WithMaxConns(1), gateway.WithHedge(time.Millisecond), gateway.WithAcquireTimeout(0)),
+	)
+	at := func(url string) string {
+		host, port, _ := strings.Cut(strings.TrimPrefix(url, "http://"), ":")
+		return ",server.address=" + host + ",server.port=" + port + "}"
+	}
+	for range 4 {
+		require.Equal(t, 200, handle(t, gw, testnet.Get("/a/"), nil).status)
+	}
+	before := served.Load()
+	var all sync.WaitGroup
+	all.Go(func() { handle(t, gw, testnet.Get("/a/slow"), nil) })
+	testnet.Settle(t, "it is served", func() bool { return served.Load() == before+1 })
+	all.Go(func() { handle(t, gw, testnet.Get("/a/slow"), nil) })
+	all.Go(func() { handle(t, gw, testnet.Get("/b/slow"), nil) })
+	testnet.Settle(t, "they wait", func() bool {
+		v := o.values()
+		return v["gateway.queue.waiting{gateway.service=a}"] == 1 && v["gateway.pool.waiting{gateway.service=b"+at(good.URL)] == 1
+	})
+	v := o.values()
+	for series, want := range map[string]int64{
+		"gateway.retries{gateway.service=a}": 1, "gateway.ejections{gateway.service=a}": 1, "gateway.hedges{gateway.service=a}": 0,
+		"gateway.retries{gateway.service=b}": 0, "gateway.ejections{gateway.service=b}": 0, "gateway.hedges{gateway.service=b}": 1,
+		"gateway.queue.in_use{gateway.service=a}":                                           1,
+		"gateway.endpoint.healthy{gateway.service=a" + at(good.URL):                         1,
+		"gateway.endpoint.healthy{gateway.service=a" + at(bad.URL):                          0,
+		"gateway.pool.connections{gateway.pool.state=used,gateway.service=a" + at(good.URL): 1,
+		"gateway.pool.connections{gateway.pool.state=idle,gateway.service=a" + at(good.URL): 0,
+		"gateway.pool.connections{gateway.pool.state=used,gateway.service=a" + at(bad.URL):  0,
+		"gateway.pool.connections{gateway.pool.state=idle,gateway.service=a" + at(bad.URL):  1,
+		"gateway.pool.waiting{gateway.service=a" + at(good.URL):                             0,
+	} {
+		got, ok := v[series]
+		assert.True(t, ok, series)
+		assert.Equal(t, want, got, series)
+	}
+	assert.NotContains(t, v, "gateway.queue.in_use{gateway.service=b}", "without a bound")
+	close(leave)
+	all.Wait()
+	require.NoError(t, gw.Shutdown(t.Context()))
+	for series := range o.values() {
+		assert.Contains(t, series, "request.duration", "the rest has ended")
+	}
+}
+
+// An upstream of its own has metrics of its own, and the faulty leave none.
+func TestUpstreamMetrics(t *testing.T) {
+	o := newObserved(t)
+	opts := []gateway.UpstreamOption{gateway.WithTransport(roundTripper(func(*http.Request) (*http.Response, error) { return nil, net.ErrClosed }))}
+	for _, opt := range o.opts {
+		opts = append(opts, opt)
+	}
+	_, err := gateway.NewUpstream("a", "nonsense", opts...)
+	require.Error(t, err)
+	assert.Empty(t, o.values())
+	up, err := gateway.NewUpstream("a", target, opts...)
+	require.NoError(t, err)
+	assert.EqualValues(t, 1, o.values()["gateway.endpoint.healthy{gateway.service=a,server.address=upstream.test,server.port=80}"])
+	for series := range o.values() {
+		assert.NotContains(t, series, "gateway.pool", "the round tripper's own affair")
+	}
+	require.NoError(t, up.Shutdown(t.Context()))
+	assert.Empty(t, o.values())
 }
