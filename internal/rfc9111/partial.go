@@ -69,7 +69,7 @@ type Part struct {
 }
 
 // ParsePart reads a response that arrived at received as a part. ok is true for a 206 that may be stored as one (RFC 9111 §3.3): a single range
-// with the length of the whole and a strong validator, without which it could not be told what it is a part of.
+// with the length of the whole. Without a strong validator it combines with none.
 func ParsePart(status int, response http.Header, received time.Time) (p Part, ok bool) {
 	if status != http.StatusPartialContent || hasType(response, "multipart/byteranges") {
 		return Part{}, false
@@ -78,8 +78,7 @@ func ParsePart(status int, response http.Header, received time.Time) (p Part, ok
 	if !ok || size < 0 || has(response, "Content-Length") && contentLength(response) != s.Len() {
 		return Part{}, false
 	}
-	p = Part{Span: s, Size: size, Validators: ParseValidators(response, received)}
-	return p, p.Validators.Strong() != ""
+	return Part{Span: s, Size: size, Validators: ParseValidators(response, received)}, true
 }
 
 // Combines reports whether both are parts of one representation (RFC 9111 §3.4, RFC 9110 §15.3.7.3).

@@ -5,7 +5,6 @@ import (
 	"net/textproto"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -172,33 +171,10 @@ func whole(x *Exchange) Verdict {
 	return VerdictStore
 }
 
-// placed reports whether a 206 says which bytes of which representation it holds: one part, and a strong validator (RFC 9111 §3.4).
+// placed reports whether a 206 says which bytes it holds of how many: one part (RFC 9111 §3.3).
 func placed(response http.Header) bool {
-	lines := response["Content-Range"]
-	if len(lines) != 1 || hasType(response, "multipart/byteranges") {
-		return false
-	}
-	unit, place, _ := strings.Cut(textproto.TrimString(lines[0]), " ")
-	span, length, _ := strings.Cut(place, "/")
-	from, to, _ := strings.Cut(span, "-")
-	first, last, end := ordinal(from), ordinal(to), ordinal(length)
-	if !strings.EqualFold(unit, "bytes") || first < 0 || last < first || length != "*" && end <= last {
-		return false
-	}
-	tags := response["Etag"]
-	return len(tags) == 1 && quotedTag(textproto.TrimString(tags[0])) // RFC 9110 §8.8.3: without W/ it is strong
-}
-
-// ordinal reads 1*DIGIT, or returns -1.
-func ordinal(s string) int64 {
-	if s == "" || !isDigit(s[0]) {
-		return -1
-	}
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil {
-		return -1
-	}
-	return n
+	_, size, ok := ParseContentRange(response)
+	return ok && size >= 0 && !hasType(response, "multipart/byteranges")
 }
 
 // permitted judges the directives of both sides. must-understand lifts no-store from a status that is understood (RFC 9111 §5.2.2.3).

@@ -123,7 +123,7 @@ func Select(dst []int, stored []Validators, response *Validators) []int {
 		if newest >= 0 {
 			dst = append(dst, newest)
 		}
-	case len(stored) == 1 && stored[0].ETag == "": // a 304 need not repeat Last-Modified, but has the ETag that a 200 would (RFC 9110 §15.4.5)
+	case len(stored) == 1: // the conditions were about nothing else, though the 304 should have its ETag (RFC 9110 §15.4.5)
 		dst = append(dst, 0)
 	}
 	return dst
