@@ -669,6 +669,7 @@ func (v *visit) fetch() *Error {
 		case flight.Alone:
 			return v.lead(flight.Call[*answer]{})
 		}
+		v.x.waited = true
 		shared, outcome := call.Wait(v.x.r.Context().Done(), wait)
 		switch outcome {
 		case flight.Promoted:

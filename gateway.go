@@ -189,15 +189,16 @@ func (c *core) panicked(where string, v any, stack []byte) {
 // exchange is one inbound request and what becomes of it: filled on the way,
 // read at header time and once in its end.
 type exchange struct {
-	core  *core
-	svc   *service // nil: no such service
-	life  *work.Life
-	w     http.ResponseWriter
-	r     *http.Request
-	ctx   context.Context // r's, with the server span
-	start time.Time
-	ended time.Time // zero: not before it is recorded
-	span  telemetry.Server
+	core   *core
+	svc    *service // nil: no such service
+	life   *work.Life
+	w      http.ResponseWriter
+	r      *http.Request
+	ctx    context.Context // r's, with the server span
+	start  time.Time
+	ended  time.Time // zero: not before it is recorded
+	waited bool      // for another's answer, or one of its own: start is not now
+	span   telemetry.Server
 
 	rest    string // escaped path below the service
 	query   string

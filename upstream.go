@@ -689,7 +689,10 @@ func (x *exchange) newFetch(detached bool) *fetch {
 	if p.hedgeDelay > 0 {
 		extra++
 	}
-	f.now = x.start
+	if !x.waited {
+		f.now = x.start
+	}
+	x.waited = true // for all that comes after this one
 	f.purse = retry.NewPurse(1+extra, x.svc.up.budget)
 	f.tried = f.triedBuf[:0]
 	f.spans = x.svc.spans(x.whole)

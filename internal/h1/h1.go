@@ -11,6 +11,7 @@ package h1
 import (
 	"context"
 	"errors"
+	"time"
 )
 
 // A Config says how a Client connects, and for how long it keeps connections.
@@ -109,6 +110,7 @@ func (cl *Client) replace(x *Exchange) (*conn, error) {
 
 // obtain waits for a connection as long as x may.
 func (x *Exchange) obtain(get func(context.Context) (*conn, error)) (*conn, error) {
+	x.Start = time.Time{} // which may be long ago when there is one
 	ctx, cancel := context.WithCancelCause(x.Context)
 	defer cancel(nil)
 	if !x.Head.IsZero() {

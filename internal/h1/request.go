@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"time"
 )
 
 // message is what is written at once: a request's head, and a short content.
@@ -43,6 +44,7 @@ func (x *Exchange) fillMessage(m *message) error {
 	if !Gathers(x.Length, x.Fields) || x.Length > int64(messageSize-n) {
 		return nil
 	}
+	x.Start = time.Time{} // which may be long ago when all of it is there
 	m.bytes = m.bytes[:n+int(x.Length)]
 	_, err := io.ReadFull(x.Body, m.bytes[n:])
 	if err == nil {
