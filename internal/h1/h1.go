@@ -17,7 +17,7 @@ import (
 // A Config says how a Client connects, and for how long it keeps connections.
 type Config struct {
 	Pool PoolConfig
-	Head int // bytes of a response head; 0: 64 KiB
+	Head int // bytes of a response head; 0: 64 KiB, which is the most
 }
 
 // Client sends requests to one endpoint. It is safe for concurrent use. Make
@@ -32,7 +32,7 @@ type Client struct {
 // New makes a client. It connects to nothing.
 func New(c Config) *Client {
 	cl := &Client{pool: newPool(c.Pool), limits: limits{bytes: c.Head, fields: maxFields}, reuse: !c.Pool.NoReuse}
-	if cl.limits.bytes == 0 {
+	if c.Head <= 0 || c.Head > maxHeadBytes {
 		cl.limits.bytes = maxHeadBytes
 	}
 	return cl
@@ -46,7 +46,7 @@ func (cl *Client) Close() { cl.pool.Close() }
 func (cl *Client) Stats() Stats { return cl.pool.stats() }
 
 const (
-	maxHeadBytes = 64 << 10
+	maxHeadBytes = bufferSize // which a head has to fit
 	maxFields    = 200
 )
 
