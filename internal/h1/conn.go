@@ -1,6 +1,7 @@
 package h1
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -14,6 +15,8 @@ type conn struct {
 	net.Conn
 	sock socket // the plain socket, if it is one
 
+	unbuffered bool // nobody but the upstream takes what is written, as far as we know
+
 	buffers *buffers // where buf comes from
 	buf     *buffer  // nil: none
 	r, w    int      // buf[r:w] was read and not used yet
@@ -26,9 +29,21 @@ type conn struct {
 }
 
 func newConn(nc net.Conn, now time.Time) *conn {
-	c := &conn{Conn: nc, born: now, used: now}
+	c := &conn{Conn: nc, born: now, used: now, unbuffered: !isSocket(nc)}
 	c.sock.open(c, nc)
 	return c
+}
+
+// isSocket reports whether nc is a socket, or TLS on one.
+func isSocket(nc net.Conn) bool {
+	if secure, ok := nc.(*tls.Conn); ok {
+		nc = secure.NetConn()
+	}
+	switch nc.(type) {
+	case *net.TCPConn, *net.UnixConn:
+		return true
+	}
+	return false
 }
 
 func (c *conn) close() {

@@ -315,9 +315,9 @@ func TestUnreadContent(t *testing.T) {
 	t.Parallel()
 	for raw, kept := range map[string]bool{
 		okay: false,
-		"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n":              true,
+		"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n":               true,
 		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n": false,
-		"HTTP/1.1 204 No Content\r\n\r\n":                           true,
+		"HTTP/1.1 204 No Content\r\n\r\n":                            true,
 	} {
 		cl := newPeer(t, false, answering(raw)).client(t, Config{})
 		x := newExchange(t, "GET")

@@ -27,6 +27,9 @@ func (x *Exchange) arm(now time.Time) error {
 		if !c.armed.IsZero() && !c.armed.After(at) && c.armed.Sub(now) > slack/2 {
 			return nil
 		}
+		if err := x.left(); err != nil { // where data comes all the time, no deadline passes
+			return err
+		}
 	} else if at.Equal(c.armed) || !c.armed.IsZero() && c.armed.Before(at) && c.armed.After(now) {
 		return nil
 	}
@@ -40,6 +43,11 @@ func (x *Exchange) armWrite(c *conn) error {
 	defer x.mu.Unlock()
 	if x.aborted != nil {
 		return x.aborted
+	}
+	if c.unbuffered && x.unwatch == nil && x.conn == c {
+		if err := x.watch(); err != nil {
+			return err
+		}
 	}
 	var at time.Time
 	if x.Idle > 0 {
@@ -71,14 +79,28 @@ func (x *Exchange) expired(now time.Time, writing bool) error {
 	case writing:
 		return IdleTimeout
 	case x.unwatch == nil:
-		ctx := x.Context
-		if err := context.Cause(ctx); err != nil {
-			x.aborted = err
-			return err
-		}
-		x.unwatch = context.AfterFunc(ctx, func() { x.Abort(context.Cause(ctx)) })
+		return x.watch()
 	}
 	return nil
+}
+
+// watch has the end of the context abort the exchange. It is called under mu.
+func (x *Exchange) watch() error {
+	if err := x.left(); err != nil {
+		return err
+	}
+	ctx := x.Context
+	x.unwatch = context.AfterFunc(ctx, func() { x.Abort(context.Cause(ctx)) })
+	return nil
+}
+
+// left says what ended the context, if it has. It is called under mu.
+func (x *Exchange) left() error {
+	if x.Context.Err() == nil {
+		return nil
+	}
+	x.aborted = context.Cause(x.Context)
+	return x.aborted
 }
 
 // await has the response's header come within Response of now. It is called

@@ -23,6 +23,7 @@ type peer struct {
 	ln     net.Listener
 	secure *tls.Config // its clients'; nil: no TLS
 	script func(*peerConn)
+	done   chan struct{} // closed with it
 
 	mu    sync.Mutex
 	conns []net.Conn
@@ -32,8 +33,9 @@ type peer struct {
 // peerConn is one connection of a peer. It is closed when its script returns.
 type peerConn struct {
 	net.Conn
-	id int // from 0
-	r  *bufio.Reader
+	id   int // from 0
+	r    *bufio.Reader
+	done <-chan struct{}
 }
 
 // newPeer listens on a real socket.
@@ -41,7 +43,7 @@ func newPeer(t testing.TB, secure bool, script func(*peerConn)) *peer {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	p := &peer{ln: ln, script: script}
+	p := &peer{ln: ln, script: script, done: make(chan struct{})}
 	if secure {
 		srv := httptest.NewTLSServer(http.NotFoundHandler()) // for its certificate
 		srv.Close()
@@ -68,7 +70,7 @@ func (p *peer) accept() {
 // serve has the script run.
 func (p *peer) serve(nc net.Conn) {
 	p.mu.Lock()
-	c := &peerConn{Conn: nc, id: len(p.conns), r: bufio.NewReader(nc)}
+	c := &peerConn{Conn: nc, id: len(p.conns), r: bufio.NewReader(nc), done: p.done}
 	p.conns = append(p.conns, nc)
 	p.mu.Unlock()
 	p.all.Go(func() {
@@ -78,6 +80,7 @@ func (p *peer) serve(nc net.Conn) {
 }
 
 func (p *peer) close() {
+	close(p.done)
 	if p.ln != nil {
 		p.ln.Close()
 	}
@@ -106,15 +109,17 @@ func (p *peer) client(t testing.TB, c Config) *Client {
 }
 
 // pipes is a peer in memory, for synctest bubbles.
-func pipes(t testing.TB, script func(*peerConn)) (*peer, *Client) {
-	p := &peer{script: script}
+func pipes(t testing.TB, c Config, script func(*peerConn)) (*peer, *Client) {
+	p := &peer{script: script, done: make(chan struct{})}
 	t.Cleanup(p.close)
-	cl := p.client(t, Config{Pool: PoolConfig{Dial: func(context.Context) (net.Conn, error) {
-		near, far := net.Pipe()
-		p.serve(far)
-		return near, nil
-	}}})
-	return p, cl
+	if c.Pool.Dial == nil {
+		c.Pool.Dial = func(context.Context) (net.Conn, error) {
+			near, far := net.Pipe()
+			p.serve(far)
+			return near, nil
+		}
+	}
+	return p, p.client(t, c)
 }
 
 // head reads the head of a request; "": there is none.
@@ -146,8 +151,23 @@ func (c *peerConn) request() (*http.Request, string) {
 }
 
 func (c *peerConn) send(s string) bool {
+	if s == "" {
+		return true // to a pipe it is a read of nothing
+	}
 	_, err := io.WriteString(c, s)
 	return err == nil
+}
+
+// pause waits; false: until the peer closes.
+func (c *peerConn) pause(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-c.done:
+		return false
+	}
 }
 
 // wait reads until the client closes.
