@@ -2,6 +2,7 @@ package h1
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"sync"
@@ -429,8 +430,13 @@ func (x *Exchange) Close() {
 	}
 	x.mode = modeNone
 	x.drop(DiscardError)
-	x.wanted()
+	if x.upload.ended != nil {
+		x.Abort(errDone) // before content that was not wanted so far is
+		x.wanted()
+	}
 }
+
+var errDone = errors.New("the exchange is over")
 
 // Free reports whether nobody but the caller knows the exchange any more, once it
 // is closed and Uploads is done: its memory may be used again.

@@ -139,6 +139,9 @@ func (x *Exchange) appendFraming(b []byte) []byte {
 	default:
 		b = append(b, "Transfer-Encoding: chunked\r\n"...)
 		for name := range x.Trailer {
+			if !isToken(name) {
+				continue
+			}
 			b = append(b, "Trailer: "...)
 			b = append(b, name...)
 			b = append(b, "\r\n"...)
