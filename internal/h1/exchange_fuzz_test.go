@@ -104,6 +104,8 @@ func FuzzExchange(f *testing.F) {
 		ours := exchangeOver(t, data, cuts, method, int(read))
 		theirs := readByNetHTTP(tidyAll(data), method)
 		switch {
+		case ours.err == nil && theirs.head && len(ours.trailers) > 0 && theirs.err != nil:
+			require.Equal(t, theirs.content, ours.content) // a trailer section that is not tidy, which a header may be, too
 		case ours.err == nil:
 			require.NoError(t, theirs.err, "%q", data)
 			sameResponse(t, data, ours, theirs)
