@@ -34,6 +34,7 @@ func allCases() []attackCase {
 	return slices.Concat(
 		framingCases(), targetCases(), identityCases(), upgradeCases(), upstreamCases(),
 		cacheCases(), retryCases(), leakCases(), observabilityCases(), lifecycleCases(),
+		deadCases(), http2Cases(), replicaCases(),
 	)
 }
 

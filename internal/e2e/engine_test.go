@@ -273,34 +273,6 @@ func TestBreaker(t *testing.T) {
 	require.Equal(t, []string{"a: closed to open", "a: open to half_open", "a: half_open to closed"}, changes)
 }
 
-// Row 137: what is a client's doing opens no breaker and ejects no replica.
-func TestClientsCannotBreak(t *testing.T) {
-	up, _ := server(t, "", func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/slow" {
-			<-r.Context().Done()
-			return
-		}
-		w.WriteHeader(404)
-	})
-	e := newEngine(t, up.URL, gateway.WithBreaker(0.1, 1), gateway.WithEjection(1, time.Hour, time.Hour), gateway.WithReplicas(gateway.Replica{URL: up.URL + "/", Weight: 2}))
-	for range 30 {
-		status, _, _ := e.do("GET", "/")
-		require.Equal(t, 404, status)
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Millisecond)
-		req, _ := http.NewRequestWithContext(ctx, "GET", e.url+"/a/slow", http.NoBody)
-		_, err := e.http.Do(req)
-		require.Error(t, err)
-		cancel()
-	}
-	testnet.Settle(t, "all have ended", func() bool { return e.stats().InFlight == 0 })
-	s := e.stats()
-	require.Equal(t, gateway.BreakerClosed, s.Breaker.State)
-	for _, r := range s.Replicas {
-		require.Equal(t, "healthy", r.Health)
-		require.Zero(t, r.Ejections)
-	}
-}
-
 func TestConcurrencyLimit(t *testing.T) {
 	leave := make(chan struct{})
 	up, served := server(t, "", func(http.ResponseWriter, *http.Request) { <-leave })
@@ -576,32 +548,6 @@ func TestSetReplicasUnderLoad(t *testing.T) {
 	require.ErrorAs(t, up.SetReplicas(), &fault)
 	require.ErrorAs(t, up.SetReplicas(gateway.Replica{URL: "ftp://x"}), &fault)
 	require.Equal(t, "SetReplicas", fault.Option)
-}
-
-// Row 139: with none healthy all are used, or none where that is asked for.
-func TestNoHealthyReplica(t *testing.T) {
-	up, _ := server(t, "", func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/health" {
-			w.WriteHeader(500)
-		}
-	})
-	checks := []gateway.ServiceOption{gateway.WithHealthPath("/health"), gateway.WithHealthChecks(10*time.Millisecond, 1, 1), gateway.WithoutBreaker()}
-	unhealthy := func(e *engine) func() bool {
-		return func() bool {
-			e.do("GET", "/")
-			return e.stats().Replicas[0].Health == "unhealthy"
-		}
-	}
-	open := newEngine(t, up.URL, checks...)
-	testnet.Settle(t, "it is found unhealthy", unhealthy(open))
-	status, _, _ := open.do("GET", "/")
-	require.Equal(t, 200, status, "it fails open")
-
-	closed := newEngine(t, up.URL, append(checks, gateway.WithPanicThreshold(0))...)
-	testnet.Settle(t, "it is found unhealthy", unhealthy(closed))
-	status, _, body := closed.do("GET", "/")
-	require.Equal(t, 503, status)
-	require.Contains(t, body, "no_replica")
 }
 
 func TestTunnelCap(t *testing.T) {
