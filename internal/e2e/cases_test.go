@@ -34,7 +34,7 @@ func allCases() []attackCase {
 	return slices.Concat(
 		framingCases(), targetCases(), identityCases(), upgradeCases(), upstreamCases(),
 		cacheCases(), retryCases(), leakCases(), observabilityCases(), lifecycleCases(),
-		deadCases(), http2Cases(), replicaCases(),
+		deadCases(), http2Cases(), replicaCases(), clientCases(),
 	)
 }
 
@@ -54,12 +54,12 @@ var caseRows = map[int]int{
 	21: 4, 23: 1, 25: 3, 27: 3, 29: 1, 31: 3, 33: 1, 35: 2, 37: 3,
 	39: 5, 41: 3, 43: 1, 45: 6, 47: 4, 49: 2,
 	51: 1, 53: 1, 55: 1, 57: 2, 59: 4, 61: 2, 63: 2,
-	65: 2, 67: 4, 69: 6, 71: 4, 73: 1, 75: 3, 77: 1, 79: 1, 81: 1,
+	65: 2, 67: 4, 69: 6, 71: 4, 73: 1, 75: 3, 77: 1, 79: 1, 81: 1, 83: 3, 85: 6, 87: 5,
 	89: 4, 91: 1, 93: 8, 111: 4,
-	127: 4, 129: 2, 131: 1, 133: 1,
+	127: 4, 129: 3, 131: 1, 133: 1, 135: 2, 137: 3, 139: 2, 141: 1,
 	143: 5, 145: 3, 149: 1, 151: 5,
 	153: 1, 155: 4,
-	165: 1, 167: 1, 173: 1,
+	161: 2, 163: 3, 165: 1, 167: 1, 173: 1,
 }
 
 func caseName(row int, what string) string { return strconv.Itoa(row) + "/" + what }
