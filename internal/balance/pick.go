@@ -108,7 +108,8 @@ func (e *Endpoint[T]) load(mean float64, at instant) float64 {
 	return 1 + float64(max(e.inFlight.Load(), 0))*mean/e.effective(at)
 }
 
-// draw returns the index of an endpoint at random, by weight, but not skip; -1 if there is none.
+// draw returns the index of an endpoint at random, by weight, but not skip; -1 if there is none. One that starts slowly
+// is often no rival of skip: where it is the only one left, or the fast one, it would get all.
 func (s *Set[T]) draw(v *view[T], f *filter[T], skip int) int {
 	for range 4 { // as a rule the first fits; else this keeps the look at each away
 		i := v.at(s.random(), skip)
@@ -116,8 +117,10 @@ func (s *Set[T]) draw(v *view[T], f *filter[T], skip int) int {
 		if !f.admits(e) {
 			continue
 		}
-		if share := e.warmth(f.at); share == 1 || unit(s.random()) < share {
+		if s.called(e, f.at) {
 			return i
+		} else if skip >= 0 {
+			return -1
 		}
 	}
 	var sum float64
@@ -135,7 +138,16 @@ func (s *Set[T]) draw(v *view[T], f *filter[T], skip int) int {
 			}
 		}
 	}
+	if skip >= 0 && last >= 0 && !s.called(v.all[last], f.at) {
+		return -1
+	}
 	return last
+}
+
+// called reports whether e is to be asked, as far as its slow start goes.
+func (s *Set[T]) called(e *Endpoint[T], at instant) bool {
+	share := e.warmth(at)
+	return share == 1 || unit(s.random()) < share
 }
 
 // at returns the index where random falls if the weights of all but skip lie side by side.

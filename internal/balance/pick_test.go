@@ -341,6 +341,29 @@ func TestSlowStart(t *testing.T) {
 	}
 }
 
+// A newcomer is not preferred because it is fast, as long as it may have been
+// asked too little, or be empty.
+func TestSlowStartOfAFastOne(t *testing.T) {
+	const whole = 10 * time.Second
+	for _, others := range []int{1, 2, 5} {
+		s := simulate(Config{SlowStart: whole}, keysUpTo(others)...)
+		answer := func(key string) (Outcome, time.Duration) {
+			if key == "new" {
+				return Success, time.Millisecond
+			}
+			return Success, 10 * time.Millisecond
+		}
+		s.run(time.Minute, 200, answer)
+		s.set.Replace(specsOf(append(keysUpTo(others), "new")...), s.now)
+		s.run(whole/10, 500, answer)
+		fair := 1 / float64(others+1)
+		require.Less(t, s.share("new"), 0.35*2*fair, "beside %d", others) // of two that are drawn it is the better one
+		require.Positive(t, s.share("new"))
+		s.run(2*whole, 500, answer)
+		require.Greater(t, s.share("new"), fair, "then it is what it is: fast")
+	}
+}
+
 func TestManyOutOfUse(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
