@@ -1,7 +1,6 @@
 package h1
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -279,7 +278,7 @@ func TestContentThatFails(t *testing.T) {
 			err := cl.Do(x)
 			require.ErrorIs(t, err, tt.want, tt.name)
 			var broken *BrokenError
-			require.False(t, errors.As(err, &broken), "%s: it is not the connection's fault", tt.name)
+			require.NotErrorAs(t, err, &broken, "%s: it is not the connection's fault", tt.name)
 			x.Close()
 			x.Uploads.Wait()
 			if tt.unsent {
