@@ -37,7 +37,7 @@ func (x *Exchange) arm(now time.Time) error {
 	return c.SetReadDeadline(at)
 }
 
-// armWrite has writes end within the idle time.
+// armWrite has writes end within the idle time, and that of the header.
 func (x *Exchange) armWrite(c *conn) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -51,13 +51,13 @@ func (x *Exchange) armWrite(c *conn) error {
 	}
 	var at time.Time
 	if x.Idle > 0 {
-		at = time.Now().Add(x.Idle)
+		at, x.whyWrite = time.Now().Add(x.Idle), IdleTimeout
 	}
-	if !x.answered && !x.Head.IsZero() && (at.IsZero() || x.Head.Before(at)) {
-		at = x.Head
+	if !x.answered && !x.Head.IsZero() && (at.IsZero() || !x.Head.After(at)) {
+		at, x.whyWrite = x.Head, HeadTimeout
 	}
 	if !x.End.IsZero() && (at.IsZero() || x.End.Before(at)) {
-		at = x.End
+		at, x.whyWrite = x.End, EndTimeout
 	}
 	if at.IsZero() && !c.writeArmed {
 		return nil
@@ -77,7 +77,7 @@ func (x *Exchange) expired(now time.Time, writing bool) error {
 	case !x.due.IsZero() && !now.Before(x.due):
 		return x.why
 	case writing:
-		return IdleTimeout
+		return x.whyWrite
 	case x.unwatch == nil:
 		return x.watch()
 	}

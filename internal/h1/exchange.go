@@ -67,6 +67,7 @@ type Exchange struct {
 	unwatch   func() bool             // of Context; nil: it is not watched
 	due       time.Time               // of what is waited for; zero: whenever it comes
 	why       TimeoutError
+	whyWrite  TimeoutError // the same of the write under way
 }
 
 // An Observer is told what happens before the response.
@@ -128,6 +129,9 @@ func (x *Exchange) attach(c *conn) error {
 	}
 	x.conn, c.buffers = c, &x.client.buffers
 	x.due, x.why = x.Head, HeadTimeout
+	if !x.End.IsZero() && (x.due.IsZero() || x.End.Before(x.due)) {
+		x.due, x.why = x.End, EndTimeout
+	}
 	return nil
 }
 

@@ -451,9 +451,20 @@ func TestTimes(t *testing.T) {
 			x.Response = time.Second
 			x.with(&slowly{pieces: 3, each: time.Second}, -1)
 		}, ResponseTimeout, 4 * time.Second},
+		{"the end, before the header", slow, func(x *Exchange, now time.Time) { x.Head, x.End = now.Add(time.Minute), now.Add(time.Second) }, EndTimeout, time.Second},
+		{"the end alone, before the header", slow, func(x *Exchange, now time.Time) { x.End = now.Add(time.Second) }, EndTimeout, time.Second},
 		{"the first content", again(time.Hour, sized, ""), func(x *Exchange, _ time.Time) { x.Idle = time.Second }, IdleTimeout, time.Second},
 		{"more content", again(600*time.Millisecond, sized, "x"), func(x *Exchange, now time.Time) { x.Idle, x.End = time.Second, now.Add(10*time.Second) }, EndTimeout, 10 * time.Second},
 		{"content, until the end", again(time.Hour, sized, "x"), func(x *Exchange, now time.Time) { x.Idle, x.End = time.Minute, now.Add(time.Second) }, EndTimeout, time.Second},
+		{"the header, while content is not taken", slow, func(x *Exchange, now time.Time) {
+			x.Head, x.Idle = now.Add(time.Second), time.Minute
+			x.with(endless{}, -1)
+		}, HeadTimeout, time.Second},
+		{"the end, while content is not taken", slow, func(x *Exchange, now time.Time) {
+			x.End, x.Idle = now.Add(time.Second), time.Minute
+			x.with(endless{}, -1)
+		}, EndTimeout, time.Second},
+		{"the request to be taken", func(c *peerConn) { c.pause(time.Hour) }, func(x *Exchange, now time.Time) { x.Head, x.Idle = now.Add(time.Second), time.Minute }, HeadTimeout, time.Second},
 		{"the request's content to be taken", slow, func(x *Exchange, _ time.Time) {
 			x.Idle = time.Second
 			x.with(endless{}, -1)

@@ -194,7 +194,10 @@ func (x *Exchange) write(c *conn, p []byte, last bool) error {
 	}
 	_, err := c.Write(p)
 	if isTimeout(err) {
-		x.Abort(IdleTimeout)
+		x.mu.Lock()
+		why := x.whyWrite
+		x.mu.Unlock()
+		x.Abort(why)
 	}
 	return err
 }
