@@ -2,6 +2,7 @@ package h1
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -174,6 +175,39 @@ func TestWhatIsKnownOfABrokenConnection(t *testing.T) {
 			x.Close()
 			require.Equal(t, 1, p.accepted(), "nothing is sent twice")
 			require.EqualValues(t, 1, cl.Stats().Discards[DiscardError], tt.name)
+		}
+	})
+}
+
+// What the kernel did not take nobody has seen. Of what TLS took that cannot be
+// said.
+func TestUnsent(t *testing.T) {
+	both(t, func(t *testing.T, secure bool) {
+		for _, length := range []int64{0, 100, 100_000} {
+			there, gone := make(chan struct{}), make(chan struct{})
+			p := newPeer(t, secure, func(c *peerConn) {
+				if nc, ok := c.Conn.(*tls.Conn); ok {
+					nc.Handshake()
+				}
+				<-there // or the reset may meet the dial
+				c.reset()
+				close(gone)
+			})
+			dial := (&Dialer{Network: "tcp", Address: p.ln.Addr().String(), TLS: p.secure}).Dial
+			cl := p.client(t, Config{Pool: PoolConfig{Dial: func(ctx context.Context) (net.Conn, error) {
+				nc, err := dial(ctx)
+				close(there)
+				<-gone
+				return nc, err
+			}}})
+			x := newExchange(t, "POST").with(strings.NewReader(strings.Repeat("b", int(length))), length)
+			err := cl.Do(x)
+			x.Close()
+			x.Uploads.Wait()
+			var broken *BrokenError
+			require.ErrorAs(t, err, &broken)
+			require.Equal(t, !secure, broken.Unsent, "%d bytes: %v", length, err)
+			require.False(t, broken.Heard || broken.Reused)
 		}
 	})
 }
