@@ -197,6 +197,15 @@ func (x *Exchange) send(m *message) (look, error) {
 		return lookAlive, x.posted(n, size, err, streams)
 	}
 	seen, n, err := c.post(m, fresh)
+	for n == 0 && isTimeout(err) { // we were held up since arm, and nothing was done
+		if err = x.expired(time.Now(), false); err == nil {
+			err = x.arm(time.Now())
+		}
+		if err != nil {
+			return lookAlive, err
+		}
+		seen, n, err = c.post(m, fresh)
+	}
 	if seen != lookAlive {
 		return seen, nil
 	}

@@ -543,6 +543,30 @@ func (s *slowly) Read(p []byte) (int, error) {
 	return copy(p, "piece"), nil
 }
 
+// The deadline by which a context is looked after may pass before anything is
+// written, where there are too few processors: that is no time of the exchange's.
+func TestHeldUpBeforeTheWrite(t *testing.T) {
+	t.Parallel()
+	cl := newPeer(t, false, answering(okay)).client(t, Config{})
+	for range 3 {
+		require.Equal(t, "ok", fetch(t, cl))
+		c := cl.pool.idle[0]
+		c.armed = time.Now().Add(slack) // and yet:
+		require.NoError(t, c.SetReadDeadline(time.Unix(1, 0)))
+	}
+	require.Equal(t, "ok", fetch(t, cl))
+
+	x := newExchange(t, "GET")
+	c := cl.pool.idle[0]
+	c.armed = time.Now().Add(slack)
+	require.NoError(t, c.SetReadDeadline(time.Unix(1, 0)))
+	x.Head = time.Now().Add(time.Millisecond)
+	<-time.After(2 * time.Millisecond)
+	require.ErrorIs(t, cl.Do(x), HeadTimeout)
+	x.Close()
+	require.Zero(t, cl.Stats().Open)
+}
+
 // A response may take longer than each of its pieces.
 func TestIdleTimeBeginsAgain(t *testing.T) {
 	t.Parallel()
