@@ -50,7 +50,7 @@ func (f *fleet) places(t *testing.T, values int, request func(v int) string) (at
 	t.Helper()
 	for v := range values {
 		w := handle(t, f, request(v), nil)
-		require.Equal(t, 200, w.status)
+		require.Equal(t, 200, w.status, w.body.String())
 		at = append(at, w.body.String())
 	}
 	return at

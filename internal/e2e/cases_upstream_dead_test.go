@@ -116,12 +116,25 @@ func newNames(t *testing.T, addrs ...string) *names {
 
 // move has all names be at other addresses.
 func (n *names) move(addrs ...string) {
+	n.set(func(n *names) {
+		n.addrs = nil
+		for _, a := range addrs {
+			n.addrs = append(n.addrs, netip.MustParseAddr(a))
+		}
+	})
+}
+
+func (n *names) set(f func(*names)) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.addrs = nil
-	for _, a := range addrs {
-		n.addrs = append(n.addrs, netip.MustParseAddr(a))
-	}
+	f(n)
+}
+
+// questions is how many have come.
+func (n *names) questions() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.asked
 }
 
 func (n *names) serve(conn net.PacketConn) {
@@ -169,14 +182,14 @@ func unnamedCases() []attackCase {
 	fails := func(set func(n *names), statuses ...int) func(*testing.T) {
 		return func(t *testing.T) {
 			n := newNames(t)
-			set(n)
+			n.set(set)
 			e := newEngine(t, "http://up.test:1", gateway.WithDialTimeout(limit), gateway.WithoutRetries())
 			start := time.Now()
 			status, _, body := e.do("GET", "/")
 			assert.Contains(t, statuses, status, body)
 			assert.Less(t, time.Since(start), limit+time.Second)
 			assert.NotContains(t, body, "up.test", "it is nothing for clients")
-			assert.Positive(t, n.asked)
+			assert.Positive(t, n.questions())
 		}
 	}
 	return []attackCase{
@@ -243,15 +256,9 @@ func movedCases() []attackCase {
 			e := newEngine(t, "http://up.test:"+port, gateway.WithDNSRefresh(20*time.Millisecond))
 			e.do("GET", "/")
 			testnet.Settle(t, "both are known", func() bool { return len(e.stats().Replicas) == 2 })
-			n.mu.Lock()
-			n.code = 3
-			asked := n.asked
-			n.mu.Unlock()
-			testnet.Settle(t, "it was asked again", func() bool {
-				n.mu.Lock()
-				defer n.mu.Unlock()
-				return n.asked > asked+4
-			})
+			n.set(func(n *names) { n.code = 3 })
+			asked := n.questions()
+			testnet.Settle(t, "it was asked again", func() bool { return n.questions() > asked+4 })
 			assert.Len(t, e.stats().Replicas, 2)
 			status, _, _ := e.do("GET", "/")
 			assert.Equal(t, 200, status)
