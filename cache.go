@@ -567,8 +567,8 @@ func (x *exchange) throughCache(c *Cache) *Error {
 		return x.pass()
 	}
 	v := &x.visit
-	*v = visit{x: x, by: c, control: x.cacheControl()}
-	why := rfc9111.Lookup(x.r.Method, x.r.Header, v.control, x.hasBody())
+	v.x, v.by, v.control = x, c, x.cacheControl()
+	why := rfc9111.Lookup(x.r.Method, x.special, v.control, x.hasBody())
 	x.cache = cacheOutcome{by: c, missed: missed{forward: fwdOf(why), detail: string(why)}}
 	if why != "" {
 		return v.passBy()
@@ -585,7 +585,7 @@ func (x *exchange) throughCache(c *Cache) *Error {
 	case x.r.Method == http.MethodHead:
 		x.cache.detail = "method"
 		return v.passHead()
-	case x.r.Header["Range"] != nil:
+	case x.special["Range"] != nil:
 		return v.fetchPart()
 	}
 	return v.fetch()
@@ -596,7 +596,7 @@ func (x *exchange) cacheControl() rfc9111.RequestControl {
 	if x.svc.policy.caching.ignoreControl {
 		return rfc9111.ParseRequest(nil)
 	}
-	return rfc9111.ParseRequest(x.r.Header)
+	return rfc9111.ParseRequest(x.special)
 }
 
 func fwdOf(why rfc9111.Bypass) rfc9111.Forward {
@@ -656,7 +656,7 @@ func (v *visit) hit() *Error {
 // may be shared.
 func (v *visit) fetch() *Error {
 	wait := v.x.svc.policy.caching.collapse
-	if wait == 0 || v.x.svc.rules.Hops(v.x.r.Header) > 0 { // it may be the one that it would wait for
+	if wait == 0 || v.x.svc.rules.Hops(v.x.special) > 0 { // it may be the one that it would wait for
 		return v.lead(flight.Call[*answer]{})
 	}
 	key := v.key
@@ -901,11 +901,11 @@ var errUnneeded = errors.New("the client has it")
 // clientHas reports whether the client's own conditions, which the upstream was
 // not sent, have the answer be a 304.
 func (v *visit) clientHas(a *attempt) bool {
-	if v.x.r.Header["If-None-Match"] == nil && v.x.r.Header["If-Modified-Since"] == nil {
+	if v.x.special["If-None-Match"] == nil && v.x.special["If-Modified-Since"] == nil {
 		return false
 	}
 	validators := rfc9111.ParseValidators(a.head, v.x.start)
-	return rfc9111.NotModified(v.x.r.Method, v.x.r.Header, a.status, &validators, v.x.start)
+	return rfc9111.NotModified(v.x.r.Method, v.x.special, a.status, &validators, v.x.start)
 }
 
 // notModified freshens what is stored by a 304 (RFC 9111 §4.3.4), which answers
@@ -923,7 +923,8 @@ func (v *visit) notModified(ex *rfc9111.Exchange, named []rfc9111.Validators) *E
 		return v.ask()
 	}
 	e := v.validatable()[chosen[0]].freshened(ex, v.x.svc)
-	x.cache.status, x.cache.stored = http.StatusNotModified, v.by.commit(v.key, v.since, v.x.svc.share, e)
+	x.cache.status = http.StatusNotModified
+	x.stored(v.by.commit(v.key, v.since, v.x.svc.share, e))
 	v.call.Share(&answer{entry: e, since: v.since})
 	defer v.call.Done()
 	return x.answer(e, e.terms.Age)
@@ -936,6 +937,13 @@ func (e *entry) freshened(ex *rfc9111.Exchange, svc *service) *entry {
 	newer.Status, newer.Framed = e.status, true
 	newer.Response = rfc9111.Update(e.head.Header(), ex.Response)
 	return newEntry(&newer, svc).with(e.body)
+}
+
+// stored notes whether an answer that may be stored has been.
+func (x *exchange) stored(kept bool) {
+	if x.cache.stored = kept; !kept {
+		x.cache.detail = "not-kept"
+	}
 }
 
 // commit stores an entry, unless its key was made invalid since the fetch began,
@@ -1057,7 +1065,7 @@ func (x *exchange) storeWhole(fl *fill, length int64) *Error {
 		x.cache.stored, x.cache.detail = false, "surplus"
 		fl.call.Refuse(x.start, 0)
 	} else {
-		x.cache.stored = fl.commit(e)
+		x.stored(fl.commit(e))
 	}
 	return x.answer(e, e.terms.Age)
 }
@@ -1231,7 +1239,7 @@ func (x *exchange) follow(e *entry, reader *flight.Reader) *Error {
 // begin sends the header of a response whose content is still arriving. It
 // returns no writer where there is nothing to follow.
 func (x *exchange) begin(e *entry) *bodyWriter {
-	if rfc9111.NotModified(x.r.Method, x.r.Header, e.status, &e.validators, x.start) {
+	if rfc9111.NotModified(x.r.Method, x.special, e.status, &e.validators, x.start) {
 		x.answerNotModified(e, e.terms.Age)
 		return nil
 	}
@@ -1270,11 +1278,11 @@ func (x *exchange) followOn(w *bodyWriter, reader *flight.Reader) *Error {
 // is not: what the app's middleware does to it changes nothing that is stored.
 func (x *exchange) answer(e *entry, age time.Duration) *Error {
 	r := x.r
-	if rfc9111.NotModified(r.Method, r.Header, e.status, &e.validators, x.start) {
+	if rfc9111.NotModified(r.Method, x.special, e.status, &e.validators, x.start) {
 		x.answerNotModified(e, age)
 		return nil
 	}
-	if r.Header["Range"] != nil {
+	if x.special["Range"] != nil {
 		if done, err := x.answerRange(e, age); done {
 			return err
 		}
@@ -1354,8 +1362,8 @@ func (x *exchange) answerRange(e *entry, age time.Duration) (done bool, _ *Error
 	if e.part != nil {
 		size = e.part.Size
 	}
-	spans, outcome := rfc9111.Ranges(buf[:0], x.r.Method, x.r.Header, e.status, &e.validators, size, x.start)
-	conditional := x.r.Header["If-Range"] != nil
+	spans, outcome := rfc9111.Ranges(buf[:0], x.r.Method, x.special, e.status, &e.validators, size, x.start)
+	conditional := x.special["If-Range"] != nil
 	keep := func(name string) bool { return rfc9111.InPartial(name, conditional) }
 	h := x.w.Header()
 	switch {
@@ -1406,7 +1414,7 @@ func (e *entry) read(s rfc9111.Span, emit func([]byte) error) error {
 // request asks for.
 func (v *visit) coveredBy(e *entry) bool {
 	var buf [maxRanges]rfc9111.Span
-	spans, outcome := rfc9111.Ranges(buf[:0], v.x.r.Method, v.x.r.Header, e.status, &e.validators, e.part.Size, v.x.start)
+	spans, outcome := rfc9111.Ranges(buf[:0], v.x.r.Method, v.x.special, e.status, &e.validators, e.part.Size, v.x.start)
 	return outcome == rfc9111.RangeSatisfiable && !slices.ContainsFunc(spans, func(s rfc9111.Span) bool { return !e.part.coverage.Covers(s) })
 }
 
@@ -1527,7 +1535,8 @@ func (v *visit) completed(f *fetch) *Error {
 	if e.part != nil { // it has not given all that was missing
 		return v.anew()
 	}
-	x.cache.status, x.cache.stored = a.status, v.by.commit(v.key, v.since, v.x.svc.share, e)
+	x.cache.status = a.status
+	x.stored(v.by.commit(v.key, v.since, v.x.svc.share, e))
 	v.call.Share(&answer{entry: e, since: v.since})
 	defer v.call.Done()
 	return x.answer(e, e.terms.Age)
@@ -1714,10 +1723,9 @@ func (c *Cache) serve(svc *service, w http.ResponseWriter, r *http.Request) {
 	}
 	x := exchanges.Get().(*exchange)
 	rest := forward.Path(r.URL)
-	*x = exchange{
-		keyBuf: x.keyBuf, core: c.core, svc: svc, life: svc.up.life, w: w, r: r, ctx: r.Context(), start: time.Now(),
-		rest: rest, query: r.URL.RawQuery, prefix: forward.Prefix(r.RequestURI, rest),
-	}
+	x.core, x.svc, x.life, x.w, x.r, x.ctx, x.start = c.core, svc, svc.up.life, w, r, r.Context(), time.Now()
+	x.rest, x.query, x.prefix = rest, r.URL.RawQuery, forward.Prefix(r.RequestURI, rest)
+	_, _, x.special = forward.Survey(r.Header)
 	defer func() { // a panic of the handler's goes on as it came
 		x.life.End(&x.link)
 		*x = exchange{keyBuf: x.keyBuf}
@@ -1915,7 +1923,7 @@ func (w *recorder) pass(head http.Header) {
 	validators := rfc9111.ParseValidators(head, w.x.start)
 	w.passes = true
 	h := x.w.Header()
-	if w.plain && rfc9111.NotModified(w.x.r.Method, w.x.r.Header, w.status, &validators, w.x.start) {
+	if w.plain && rfc9111.NotModified(w.x.r.Method, w.x.special, w.status, &validators, w.x.start) {
 		w.passes, w.drops, w.status = false, true, http.StatusNotModified
 		maps.DeleteFunc(head, func(name string, _ []string) bool { return !rfc9111.InNotModified(name, validators.ETag != "") })
 	}
@@ -1944,7 +1952,7 @@ func (w *recorder) keep(ex *rfc9111.Exchange, length int64, whole bool) {
 	if whole {
 		defer fl.cache.fills.Leave()
 		w.kept = fl.entry.with([][]byte{w.begun})
-		x.cache.stored = fl.commit(w.kept)
+		x.stored(fl.commit(w.kept))
 		return
 	}
 	from, to := io.Pipe()

@@ -200,7 +200,8 @@ type exchange struct {
 	waited bool      // for another's answer, or one of its own: start is not now
 	span   telemetry.Server
 
-	rest    string // escaped path below the service
+	special http.Header // r's, if there is something in it that changes how it is answered; else nil
+	rest    string      // escaped path below the service
 	query   string
 	prefix  string      // what the app and the gateway cut off the path
 	id      []string    // as a field; nil: none yet
@@ -232,7 +233,7 @@ var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 // serve is the way of one request.
 func (c *core) serve(w http.ResponseWriter, r *http.Request, svc *service, rest string, whole bool) {
 	x := exchanges.Get().(*exchange)
-	*x = exchange{keyBuf: x.keyBuf, core: c, svc: svc, life: c.life, w: w, r: r, rest: rest, whole: whole, start: time.Now()}
+	x.core, x.svc, x.life, x.w, x.r, x.rest, x.whole, x.start = c, svc, c.life, w, r, rest, whole, time.Now()
 	spans := c.unrouted
 	if svc != nil {
 		x.life, spans = svc.up.life, svc.spans(whole)
@@ -279,14 +280,17 @@ func (x *exchange) judge() *Error {
 		return fault(ReasonUnknownService, nil)
 	}
 	x.query = query
-	if fields, bytes := forward.HeaderSize(r.Header); fields > maxRequestFields || bytes > svc.policy.maxHeaderBytes {
+	fields, bytes, special := forward.Survey(r.Header)
+	if x.special = special; fields > maxRequestFields || bytes > svc.policy.maxHeaderBytes {
 		return fault(ReasonHeaderTooLarge, nil)
 	}
 	if limit := svc.policy.maxBodyBytes; limit >= 0 && r.ContentLength > limit {
 		return fault(ReasonBodyTooLarge, nil)
 	}
-	if x.upgrade, err = forward.Upgrade(r); err != nil {
-		return fault(ReasonBadRequest, err)
+	if special["Upgrade"] != nil {
+		if x.upgrade, err = forward.Upgrade(r); err != nil {
+			return fault(ReasonBadRequest, err)
+		}
 	}
 	if x.upgrade != "" && (svc.policy.http2 || !forward.CanHijack(x.w)) {
 		x.upgrade = "" // served as if it had not asked
@@ -294,7 +298,7 @@ func (x *exchange) judge() *Error {
 	if x.upgrade != "" && x.life.Draining() {
 		return fault(ReasonShuttingDown, errDrained)
 	}
-	if svc.rules.Looping(r.Header) {
+	if svc.rules.Looping(special) {
 		return fault(ReasonLoop, nil)
 	}
 	x.prefix = forward.Prefix(r.RequestURI, x.rest)

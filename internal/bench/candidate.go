@@ -31,6 +31,7 @@ type candidateConfig struct {
 	// bare writes these bytes
 	Header   http.Header
 	BodySize int
+	Bodies   int // how many of them
 }
 
 // candidate is the process whose cost is measured: a server with one handler.

@@ -220,7 +220,7 @@ func (b *stand) candidate(ctx context.Context, c *candidateConfig) (*child, stri
 // round measures one subject in a process of its own.
 func (b *stand) round(ctx context.Context, w workload, s subject) (round, error) {
 	var r round
-	config := &candidateConfig{Kind: s.kind, Upstream: b.url, Header: b.headers[w.answered], BodySize: w.answered}
+	config := &candidateConfig{Kind: s.kind, Upstream: b.url, Header: b.headers[w.answered], BodySize: w.answered, Bodies: storedOf(w.answered)}
 	if s.stored {
 		config.CacheBytes = 512 << 20 // all that is filled in
 	}
@@ -277,19 +277,23 @@ func (b *stand) round(ctx context.Context, w workload, s subject) (round, error)
 
 // fill stores what hits are asked for, and returns the number of its keys.
 func (b *stand) fill(c loadConfig) (keys int, err error) {
-	c.InFlight, c.Requests, c.First = 8, storedEntries, 0
-	if c.WantSize == bodySizes[0] {
-		_, err = b.send(c)
-		return storedEntries, err
+	keys, c.InFlight, c.First = storedOf(c.WantSize), 8, 0
+	c.Requests = int64(keys)
+	if _, err = b.send(c); err != nil || keys == storedEntries {
+		return keys, err
 	}
-	large := c
-	large.Requests = storedLarge
-	if _, err = b.send(large); err != nil {
-		return 0, err
-	}
+	c.Requests = storedEntries // beside them
 	c.Path, c.WantSize = "/api/bench"+resource("s", bodySizes[0]), bodySizes[0]
 	_, err = b.send(c)
-	return storedLarge, err
+	return keys, err
+}
+
+// storedOf returns how many bodies of a size are stored.
+func storedOf(size int) int {
+	if size == bodySizes[0] {
+		return storedEntries
+	}
+	return storedLarge
 }
 
 func (b *stand) send(c loadConfig) (loadResult, error) { return ask[loadResult](b.load, "run", c) }

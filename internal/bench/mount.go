@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -39,12 +40,16 @@ var mounts = map[string]func(*candidateConfig) (mounted, error){
 	"reverseproxy": mountReverseProxy,
 }
 
-// mountBare writes what a hit writes, from memory.
+// mountBare writes what a hit writes, from as much memory: a body that is always
+// the same stays in the processor's.
 func mountBare(c *candidateConfig) (mounted, error) {
-	content := body(c.BodySize)
+	contents := make([][]byte, max(c.Bodies, 1))
+	for i := range contents {
+		contents[i] = body(c.BodySize)
+	}
 	return mounted{handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		maps.Copy(w.Header(), c.Header)
-		_, _ = w.Write(content)
+		_, _ = w.Write(contents[rand.IntN(len(contents))])
 	})}, nil
 }
 

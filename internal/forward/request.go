@@ -201,22 +201,27 @@ func Upgrade(r *http.Request) (proto string, err error) {
 	return websocket, nil
 }
 
-// HeaderSize returns how many field lines h has and how many bytes they take in HTTP/1.1.
-func HeaderSize(h http.Header) (fields, bytes int) {
+// Survey returns how many field lines h has and how many bytes they take in HTTP/1.1; and h itself, if a field in it may have the request
+// answered otherwise than any other for its target: most have none, and who looks for one in nil finds that out for nothing.
+func Survey(h http.Header) (fields, bytes int, special http.Header) {
 	for name, values := range h {
 		fields += len(values)
 		for _, value := range values {
 			bytes += len(name) + len(value) + len(": \r\n")
 		}
+		switch name {
+		case "Cache-Control", "Pragma", "Range", "If-Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "Upgrade", "Via":
+			special = h
+		}
 	}
-	return fields, bytes
+	return fields, bytes, special
 }
 
-// RequestID returns the id that a client gave its request in the named field, or "" when it gave none, several, or one that is not safe
+// RequestID returns the id that a client gave its request in the field of that canonical name, or "" when it gave none, several, or one that is not safe
 // to log, return and forward: 1 to 128 letters, digits and -._~:/+=@.
 func RequestID(h http.Header, name string) string {
 	const maxIDBytes = 128
-	id := single(h.Values(name))
+	id := single(h[name])
 	if len(id) > maxIDBytes || !only(id, isID) {
 		return ""
 	}

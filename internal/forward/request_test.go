@@ -237,8 +237,8 @@ func TestUpgrade(t *testing.T) {
 	require.Empty(t, proto)
 }
 
-func TestHeaderSize(t *testing.T) {
-	fields, bytes := HeaderSize(http.Header{"A": {"1", "22"}, "Bb": {""}, "C": nil})
+func TestSurvey(t *testing.T) {
+	fields, bytes, _ := Survey(http.Header{"A": {"1", "22"}, "Bb": {""}, "C": nil})
 	require.Equal(t, 3, fields)
 	require.Equal(t, len("A: 1\r\nA: 22\r\nBb: \r\n"), bytes)
 }
@@ -267,7 +267,7 @@ func TestRequestID(t *testing.T) {
 		{[]string{"a\u2028"}, ""},
 		{[]string{"a\xff"}, ""},
 	} {
-		require.Equal(t, test.want, RequestID(http.Header{"X-Request-Id": test.values}, "x-request-id"), "%q", test.values)
+		require.Equal(t, test.want, RequestID(http.Header{"X-Request-Id": test.values}, "X-Request-Id"), "%q", test.values)
 	}
 }
 

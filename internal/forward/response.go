@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Normalize makes what an upstream sent safe to read and to pass on, in place, and returns its size as HeaderSize does. White space between
+// Normalize makes what an upstream sent safe to read and to pass on, in place, and returns its size as Survey does. White space between
 // a name and its colon is removed (RFC 9112 §5.1), and the field joins others of its name; a name that is no token is deleted, and so is
 // a framing field under such a name, which the framing did not see. Control bytes in values become spaces (RFC 9110 §5.5).
 func Normalize(h http.Header) (fields, bytes int) {
