@@ -116,8 +116,10 @@ func (g *Gateway) Upstream(name string) *Upstream {
 	return nil
 }
 
-// Drain makes readiness fail and tells event streams and tunnels to end.
-// Requests are still served. Give it to [http.Server.RegisterOnShutdown].
+// Drain makes readiness fail and tells event streams and tunnels to end, without
+// waiting for them: both sides of a WebSocket get a Close with status 1001 (RFC
+// 6455 §7.4.1), and a second to answer. Requests are still served. Give it to
+// [http.Server.RegisterOnShutdown].
 func (g *Gateway) Drain() {
 	for _, l := range g.lives() {
 		l.Drain()
@@ -704,23 +706,24 @@ func (x *exchange) tunnel(a *attempt) *Error {
 		return fault(ReasonBadRequest, err)
 	}
 	x.wrote, x.status = true, a.status
-	defer x.life.Open(func() {
-		_ = conn.Close()
-		_ = upstream.Close()
-	}).Close()
+	t := forward.NewTunnel(forward.TunnelConfig{
+		Client: conn, ClientBuffered: buffered.Reader, Upstream: upstream,
+		Idle: x.svc.policy.tunnelIdleTimeout, Go: x.life.Go,
+	})
+	defer t.Close()
+	if !x.life.Begin(&x.link, t) {
+		return fault(ReasonShuttingDown, work.ErrShutdown)
+	}
+	defer x.life.Open(t.GoAway).Close()
 	forward.StripHop(a.head)
 	x.setRequestID(a.head)
 	if err := forward.WriteSwitch(conn, x.upgrade, a.head, x.svc.policy.bodyIdleTimeout); err != nil {
-		_ = conn.Close()
 		if x.life.Draining() {
 			return fault(ReasonShuttingDown, errDrained) // as it was about to open
 		}
 		return fault(ReasonClientClosed, err)
 	}
-	_, x.sent, err = forward.Tunnel(forward.TunnelConfig{
-		Client: conn, ClientBuffered: buffered.Reader, Upstream: upstream,
-		Idle: x.svc.policy.tunnelIdleTimeout, Go: x.life.Go,
-	})
+	_, x.sent, err = t.Run()
 	if errors.Is(err, forward.ErrTunnelIdle) {
 		return fault(ReasonTimeout, err)
 	}

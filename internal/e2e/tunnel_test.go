@@ -186,6 +186,7 @@ func TestTunnelWithoutIdleTimeStays(t *testing.T) {
 	})
 }
 
+// What are no frames has no place for a Close: such tunnels are cut.
 func TestDrainEndsTunnels(t *testing.T) {
 	r := newRig(t, setup{script: testnet.EchoWebSocket})
 	var tunnels []*testnet.Client
@@ -214,18 +215,90 @@ func TestDrainEndsTunnels(t *testing.T) {
 	r.counted(onlyFailure(gateway.ReasonShuttingDown))
 }
 
-func TestShutdownEndsTunnels(t *testing.T) {
+// Close frames (RFC 6455 §5.5.1), the client's with a mask of zeros.
+const (
+	goingAway       = "\x88\x02\x03\xe9"
+	closeFromClient = "\x88\x82\x00\x00\x00\x00\x03\xe9"
+)
+
+// answersClose is a script: a handshake, and an answer to the Close that comes
+// first, which is one of ours.
+func answersClose(c *testnet.Conn) {
+	if !c.AcceptWebSocket() {
+		return
+	}
+	heard := c.ReadN(8)
+	if len(heard) == 8 && heard[:2] == "\x88\x82" && heard[6]^heard[2] == 0x03 && heard[7]^heard[3] == 0xe9 {
+		c.Send(goingAway)
+	}
+	c.Wait()
+}
+
+// afterDrain is how long what was sent before still passes.
+const afterDrain = 100 * time.Millisecond
+
+func TestShutdownEndsTunnelsInGoodOrder(t *testing.T) {
 	inBubbles(t, func(t *testing.T, w way) {
-		b := w.bubble(t, testnet.EchoWebSocket)
+		b := w.bubble(t, answersClose)
 		c := b.dial()
 		openTunnel(t, c, "")
 		start := time.Now()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		require.NoError(t, b.gw.Shutdown(ctx))
-		lasted(t, 0, time.Since(start))
-		_, end := c.ReadRest()
+		ended := make(chan error, 1)
+		go func() { ended <- b.gw.Shutdown(t.Context()) }()
+		assert.Equal(t, goingAway, c.ReadN(len(goingAway)))
+		time.Sleep(50 * time.Millisecond)
+		c.Send(closeFromClient)
+		rest, end := c.ReadRest()
+		assert.Empty(t, rest)
 		assert.Equal(t, testnet.Closed, end)
+		require.NoError(t, <-ended)
+		lasted(t, afterDrain+50*time.Millisecond, time.Since(start))
+		b.counted(noFailure)
+		assert.Zero(t, b.up.Open())
+	})
+}
+
+func TestDrainDoesNotWaitLongForTunnels(t *testing.T) {
+	for what, script := range map[string]func(*testnet.Conn){
+		"the client does not answer": answersClose,
+		"nobody answers": func(c *testnet.Conn) {
+			if c.AcceptWebSocket() {
+				c.Wait()
+			}
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			inBubbles(t, func(t *testing.T, w way) {
+				b := w.bubble(t, script)
+				c := b.dial()
+				openTunnel(t, c, "")
+				start := time.Now()
+				b.gw.Drain()
+				lasted(t, 0, time.Since(start))
+				rest, end := c.ReadRest()
+				assert.Equal(t, goingAway, rest)
+				assert.Equal(t, testnet.Closed, end)
+				lasted(t, time.Second, time.Since(start))
+				b.counted(noFailure)
+				assert.Zero(t, b.up.Open())
+			})
+		})
+	}
+}
+
+func TestShutdownCutsTunnelsWhenItsTimeIsOver(t *testing.T) {
+	inBubbles(t, func(t *testing.T, w way) {
+		b := w.bubble(t, answersClose)
+		c := b.dial()
+		openTunnel(t, c, "")
+		start := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		require.ErrorIs(t, b.gw.Shutdown(ctx), context.DeadlineExceeded)
+		rest, end := c.ReadRest()
+		assert.Equal(t, goingAway, rest)
+		assert.Equal(t, testnet.Closed, end)
+		lasted(t, 300*time.Millisecond, time.Since(start))
 		b.counted(noFailure)
 		assert.Zero(t, b.up.Open())
 	})
@@ -246,7 +319,8 @@ func TestServerShutdownEndsTunnelsAndStreams(t *testing.T) {
 				return
 			}
 			c.Send(testnet.Answer(101, "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: "+testnet.WebSocketAccept, ""))
-			c.ReadN(1)
+			c.ReadN(len(closeFromClient))
+			c.Send(goingAway)
 		})
 		tunnel, stream := b.dial(), b.dial()
 		openTunnel(t, tunnel, "")
@@ -259,6 +333,8 @@ func TestServerShutdownEndsTunnelsAndStreams(t *testing.T) {
 		ended := make(chan error, 1)
 		go func() { ended <- b.srv.Shutdown(ctx) }()
 		assert.Equal(t, testnet.Whole, restOf(resp).End)
+		assert.Equal(t, goingAway, tunnel.ReadN(len(goingAway)))
+		tunnel.Send(closeFromClient)
 		_, end := tunnel.ReadRest()
 		assert.Equal(t, testnet.Closed, end)
 		require.NoError(t, <-ended)

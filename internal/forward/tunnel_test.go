@@ -58,7 +58,7 @@ func start(c TunnelConfig) <-chan result {
 	}
 	done := make(chan result, 1)
 	go func() {
-		up, down, err := Tunnel(c)
+		up, down, err := NewTunnel(c).Run()
 		done <- result{up, down, err}
 	}()
 	return done
@@ -344,5 +344,6 @@ func BenchmarkTunnel(b *testing.B) {
 		}
 	}
 	client.Close()
+	server.Close()
 	<-done
 }
