@@ -20,11 +20,12 @@ import (
 // the clock of a synctest bubble: times are exact but for a [blink].
 type bubble struct {
 	*testing.T
-	up   *testnet.Up
-	gw   *gateway.Gateway
-	srv  *http.Server
-	ln   *testnet.PipeListener
-	logs *testnet.LogRecorder
+	up    *testnet.Up
+	gw    *gateway.Gateway
+	cache *gateway.Cache
+	srv   *http.Server
+	ln    *testnet.PipeListener
+	logs  *testnet.LogRecorder
 }
 
 func newBubble(t *testing.T, script func(*testnet.Conn), opts ...gateway.Option) *bubble {
@@ -34,10 +35,17 @@ func newBubble(t *testing.T, script func(*testnet.Conn), opts ...gateway.Option)
 
 func (w way) bubble(t *testing.T, script func(*testnet.Conn), opts ...gateway.Option) *bubble {
 	t.Helper()
-	wire := testnet.NewPipeListener()
-	b := &bubble{T: t, up: testnet.UpstreamOn(t, wire, script), ln: testnet.NewPipeListener(), logs: testnet.NewLogRecorder()}
 	cache, err := gateway.NewCache()
 	require.NoError(t, err)
+	return w.bubbleOf(t, cache, script, opts...)
+}
+
+// bubbleOf is bubble with a cache of the test's own, which the bubble ends.
+func (w way) bubbleOf(t *testing.T, cache *gateway.Cache, script func(*testnet.Conn), opts ...gateway.Option) *bubble {
+	t.Helper()
+	wire := testnet.NewPipeListener()
+	b := &bubble{T: t, up: testnet.UpstreamOn(t, wire, script), cache: cache, ln: testnet.NewPipeListener(), logs: testnet.NewLogRecorder()}
+	var err error
 	b.gw, err = gateway.New(append([]gateway.Option{
 		gateway.WithCache(cache), gateway.WithLogger(b.logs.Logger()), gateway.WithoutBreaker(),
 		gateway.WithService("a", b.up.URL, w.connect(t, wire.DialContext)),

@@ -17,7 +17,10 @@ func cacheCases() []attackCase {
 	var cases []attackCase
 	for _, more := range [][]attackCase{
 		authorizedCases(), sharedAuthorizedCases(), injectedCases(), setCookieCases(), directiveCases(),
+		varyCases(), encodedCases(), poisonedErrorCases(), deceptionCases(), separateCases(),
+		coldRangeCases(), hostileRangeCases(), notModifiedCases(),
 		invalidationCases(), noInvalidationCases(), foreignInvalidationCases(),
+		leaderDropsCases(), numberCases(), requestControlCases(), oracleCases(),
 	} {
 		cases = append(cases, more...)
 	}
