@@ -593,3 +593,14 @@ func TestMinConns(t *testing.T) {
 	e.do("GET", "/")
 	testnet.Settle(t, "three are open", func() bool { return e.stats().Replicas[0].Conns.Idle == 3 })
 }
+
+// The time that a connection takes to be made is none of the request's.
+func TestSlowDialIsNoTimeout(t *testing.T) {
+	slow := func(ctx context.Context, network, addr string) (net.Conn, error) {
+		<-time.After(50 * time.Millisecond)
+		return new(net.Dialer).DialContext(ctx, network, addr)
+	}
+	r := newRig(t, setup{noCache: true, a: []gateway.ServiceOption{gateway.WithDialContext(slow), gateway.WithoutRetries()}})
+	assert.Equal(t, 200, r.get("/a/x").Status)
+	r.counted(noFailure)
+}

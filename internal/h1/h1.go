@@ -122,5 +122,6 @@ func (x *Exchange) obtain(get func(context.Context) (*conn, error)) (*conn, erro
 		cancel(err) // get sees it, and gives back what it has
 	}
 	defer x.interruptWith(nil) //nolint:errcheck // it is there, or gone
+	x.Start = time.Time{}      // by then it is no longer about now
 	return get(ctx)
 }
