@@ -1662,6 +1662,7 @@ func (v *visit) refresh() {
 	job := work.Job{
 		Name: "cache refresh",
 		Do: func(context.Context) error {
+			b.x.start = time.Now() // it has been in the queue
 			if err := b.ask(); err != nil {
 				return err
 			}

@@ -224,4 +224,3 @@ func parsed(t testing.TB, raw string) *http.Request {
 	}
 	return req
 }
-

@@ -21,6 +21,7 @@ func cacheCases() []attackCase {
 		coldRangeCases(), hostileRangeCases(), notModifiedCases(),
 		invalidationCases(), noInvalidationCases(), foreignInvalidationCases(),
 		leaderDropsCases(), numberCases(), requestControlCases(), oracleCases(),
+		collapsedCases(), unsharedCases(), sharedErrorCases(), saturatedRefreshCases(),
 	} {
 		cases = append(cases, more...)
 	}
