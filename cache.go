@@ -1312,6 +1312,9 @@ func (x *exchange) writeStored(e *entry, age time.Duration, status int, keep fun
 	if lines[n] = x.ageOf(e, age); lines[n] != "" {
 		h["Age"] = lines[n : n+1 : n+1]
 	}
+	if x.cache.stored && status != e.status && x.cache.status == 0 {
+		x.cache.status = e.status // the client gets something else (RFC 9211 §2.3)
+	}
 	x.setCacheStatus(h, lines[n+1:])
 	if e.untyped && h["Content-Type"] == nil {
 		h["Content-Type"] = nil // or net/http's server would guess one
