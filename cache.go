@@ -1132,6 +1132,7 @@ type fill struct {
 	body  *flight.Flight
 	call  flight.Call[*answer]
 	life  *work.Life
+	ended atomic.Bool
 }
 
 // limits are those of a body of that length on its way into the store.
@@ -1164,8 +1165,12 @@ func (fl *fill) run() {
 
 var errAborted = errors.New("the fill was aborted")
 
-// end ends the fetch, and stores the response if it came whole.
+// end ends the fetch, and stores the response if it came whole. Where the body
+// ends with a step after another has taken over, both come here.
 func (fl *fill) end(err error) {
+	if fl.ended.Swap(true) {
+		return
+	}
 	defer fl.cache.fills.Leave()
 	defer fl.call.Done()
 	if err != nil {
