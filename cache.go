@@ -488,14 +488,14 @@ func (x *exchange) setCacheStatus(h http.Header, slot []string) {
 
 func (x *exchange) statusWithKey() string {
 	s := x.cache.words()
+	if c := x.cache.clock; c != nil {
+		s = rfc9111.Status{Hit: true, Timed: true, TTL: c.ttl}
+	}
 	target := x.rest
 	if query := rfc9111.KeyQuery(x.query, x.svc.policy.caching.ignoredQuery, x.svc.policy.caching.sortedQuery); query != "" {
 		target += "?" + query
 	}
 	s.Key = target
-	if c := x.cache.clock; c != nil {
-		s.Hit, s.Timed, s.TTL = true, true, c.ttl
-	}
 	return string(rfc9111.AppendStatus(nil, cacheName, &s))
 }
 
