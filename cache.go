@@ -585,7 +585,7 @@ func (x *exchange) throughCache(c *Cache) *Error {
 	case x.r.Method == http.MethodHead:
 		x.cache.detail = "method"
 		return v.passHead()
-	case x.special["Range"] != nil:
+	case x.special["Range"] != nil && x.svc.handler == nil: // a handler is asked for all of it
 		return v.fetchPart()
 	}
 	return v.fetch()
@@ -1560,6 +1560,9 @@ func (v *visit) anew() *Error {
 // §4.3.5).
 func (v *visit) passHead() *Error {
 	x := v.x
+	if x.svc.handler != nil {
+		return v.passHandler()
+	}
 	f := x.newFetch(false)
 	v.since = v.by.store.Begin(v.key)
 	if err := f.run(); err != nil {
@@ -1800,6 +1803,9 @@ type recorder struct {
 	followed    chan *Error    // what becomes of the client meanwhile
 }
 
+// sniffed is how much of a content its type is guessed by.
+const sniffed = 512
+
 // holdBack is how much of a content waits for its end, to be sent as one.
 const holdBack = 32 << 10
 
@@ -1831,8 +1837,17 @@ func (w *recorder) Write(p []byte) (int, error) {
 			w.begun = append(w.begun, p...)
 			return len(p), nil
 		}
+		n := min(max(sniffed-len(w.begun), 0), len(p))
+		w.begun = append(w.begun, p[:n]...)
 		w.judge(false)
+		m, err := w.write(p[n:])
+		return n + m, err
 	}
+	return w.write(p)
+}
+
+// write writes content of an answer that was judged.
+func (w *recorder) write(p []byte) (int, error) {
 	switch {
 	case w.drops:
 		return len(p), nil
@@ -1881,7 +1896,7 @@ func (w *recorder) judge(whole bool) {
 	w.judged = true
 	x := w.x
 	head := w.snapshot
-	if head["Content-Type"] == nil && len(w.begun) > 0 { // as net/http's does
+	if _, typed := head["Content-Type"]; !typed && len(w.begun) > 0 && head.Get("Content-Encoding") == "" && head["Transfer-Encoding"] == nil { // as net/http's does
 		head.Set("Content-Type", http.DetectContentType(w.begun))
 	}
 	ex := rfc9111.Exchange{
