@@ -891,9 +891,10 @@ func (v *visit) relayAlone(f *fetch) *Error {
 }
 
 // replaces reports whether an answer that is not stored makes untrue what is
-// (RFC 9111 §4.3.3): it says what the resource is now.
+// (RFC 9111 §4.3.3): it says what the resource is now. A 304 says what the client
+// has.
 func replaces(status int) bool {
-	return status < 400 || status == http.StatusNotFound || status == http.StatusGone
+	return status < 400 && status != http.StatusNotModified || status == http.StatusNotFound || status == http.StatusGone
 }
 
 var errUnneeded = errors.New("the client has it")
@@ -1689,6 +1690,7 @@ func (v *visit) refresh() {
 // behind returns an exchange for the same without its client.
 func (x *exchange) behind() *exchange {
 	r := x.r.Clone(context.WithoutCancel(x.r.Context()))
+	r.Method = http.MethodGet // whose answer can be stored
 	rfc9111.StripConditions(r.Header)
 	delete(r.Header, "Cache-Control")
 	delete(r.Header, "Pragma")

@@ -1646,8 +1646,10 @@ func (a *attempt) moveLinks() {
 	}
 }
 
+// conditional reports whether a 304 can be the answer. To If-Range it is none (RFC
+// 9110 §13.1.5).
 func conditional(h http.Header) bool {
-	return h["If-None-Match"] != nil || h["If-Modified-Since"] != nil || h["If-Match"] != nil || h["If-Unmodified-Since"] != nil || h["If-Range"] != nil
+	return h["If-None-Match"] != nil || h["If-Modified-Since"] != nil || h["If-Match"] != nil || h["If-Unmodified-Since"] != nil
 }
 
 // badResponse is what an upstream's answer does wrong.
