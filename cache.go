@@ -301,11 +301,11 @@ type resource struct {
 // maxVariants bounds the variants of one resource.
 const maxVariants = 16
 
-// find returns the variant that answers a request with that header: of several
-// the one that was generated last (RFC 9111 §4.1).
+// find returns the variant that answers a request with that header (RFC 9111
+// §4.1).
 func (r *resource) find(h http.Header) (best *entry) {
 	for _, e := range slices.Backward(r.variants) {
-		if rfc9111.MatchVariant(e.variant, e.vary, h) && (best == nil || e.validators.Date.After(best.validators.Date)) {
+		if rfc9111.MatchVariant(e.variant, e.vary, h) && (best == nil || rfc9111.CompareCandidates(e.candidate(), best.candidate()) < 0) {
 			best = e
 		}
 	}
@@ -313,14 +313,15 @@ func (r *resource) find(h http.Header) (best *entry) {
 }
 
 // with returns the resource with e in the place of the variant that it
-// replaces, and without the oldest if they are too many.
-func (r *resource) with(e *entry) *resource {
+// replaces, and of the one that the request for it selected before, and without
+// the oldest if they are too many.
+func (r *resource) with(e, instead *entry) *resource {
 	if r == nil {
 		return &resource{variants: []*entry{e}}
 	}
 	others := make([]*entry, 0, len(r.variants)+1)
 	for _, old := range r.variants {
-		if !bytes.Equal(old.variant, e.variant) {
+		if !bytes.Equal(old.variant, e.variant) && (instead == nil || !bytes.Equal(old.variant, instead.variant)) {
 			others = append(others, old)
 		}
 	}
@@ -381,6 +382,11 @@ type entry struct {
 type part struct {
 	rfc9111.Part // its span is not used
 	coverage     rfc9111.Coverage
+}
+
+// candidate is what decides between entries that a request matches.
+func (e *entry) candidate() rfc9111.Candidate {
+	return rfc9111.Candidate{Varies: len(e.vary) > 0, Date: e.validators.Date}
 }
 
 // age is the entry's at now (RFC 9111 §4.2.3).
@@ -706,7 +712,7 @@ func (v *visit) join(a *answer) *Error {
 	x := v.x
 	x.cache.collapsed = true
 	if a.fill == nil {
-		return x.answer(a.entry, a.entry.terms.Age)
+		return x.answer(a.entry, asItCame)
 	}
 	reader, ok := a.fill.body.Reader()
 	if !ok { // it is too long to begin once more
@@ -754,23 +760,40 @@ func (v *visit) ask() *Error {
 	return v.answered(f)
 }
 
-// validatable are the stored responses that a 304 may be about.
+// validatable are the stored responses that a 304 may be about: those that the
+// request selects (RFC 9111 §4.3.4). Where it selects none it may turn out to be
+// one of the others, if a strong entity tag says so: a weak one or a date is often
+// that of all translations and encodings.
 func (v *visit) validatable() (stored []*entry) {
 	if v.found == nil || v.spent {
 		return nil
 	}
 	for _, e := range v.found.variants {
-		if e.part == nil && e.validators.Any() {
+		switch {
+		case e.part != nil:
+		case v.stored == nil:
+			if strong(&e.validators) {
+				stored = append(stored, e)
+			}
+		case e.validators.Any() && rfc9111.MatchVariant(e.variant, e.vary, v.x.r.Header):
 			stored = append(stored, e)
 		}
 	}
 	return stored
 }
 
+// strong reports whether no other version, translation or encoding has the same
+// entity tag.
+func strong(v *rfc9111.Validators) bool { return v.ETag != "" && v.Strong() == v.ETag }
+
 // conditions are what tells these apart.
 func (v *visit) conditions() (named []rfc9111.Validators) {
 	for _, e := range v.validatable() {
-		named = append(named, e.validators)
+		validators := e.validators
+		if v.stored == nil {
+			validators.LastModified = ""
+		}
+		named = append(named, validators)
 	}
 	return named
 }
@@ -916,28 +939,49 @@ func (v *visit) notModified(ex *rfc9111.Exchange, named []rfc9111.Validators) *E
 	response := rfc9111.ParseValidators(ex.Response, ex.ResponseTime)
 	var buf [maxVariants]int
 	chosen := rfc9111.Select(buf[:0], named, &response)
-	if len(chosen) == 0 {
+	if len(chosen) == 0 || v.stored == nil && !strong(&response) {
 		if v.spent {
 			return v.unanswered(fault(ReasonBadResponse, badResponse("304 about something else")))
 		}
 		v.spent, v.stored = true, nil // once more, without conditions
 		return v.ask()
 	}
-	e := v.validatable()[chosen[0]].freshened(ex, v.x.svc)
+	stored := v.validatable()
+	old := stored[chosen[0]]
+	for _, i := range chosen {
+		if stored[i] == v.stored {
+			old = v.stored
+		}
+	}
 	x.cache.status = http.StatusNotModified
-	x.stored(v.by.commit(v.key, v.since, v.x.svc.share, e))
+	e, verdict := old.freshened(ex, v.x.svc)
+	return v.renewed(e, verdict)
+}
+
+// renewed goes on with what is stored and has just been brought up to date, if it
+// may still be stored: the newer header may forbid that.
+func (v *visit) renewed(e *entry, verdict rfc9111.Verdict) *Error {
+	x := v.x
+	if verdict != rfc9111.VerdictStore {
+		x.cache.detail = string(verdict)
+		v.call.Refuse(x.start, hitForMiss)
+		v.by.store.Invalidate(v.key)
+		return x.answer(e, asItCame)
+	}
+	x.stored(v.by.commit(v.key, v.since, x.svc.share, e, v.stored))
 	v.call.Share(&answer{entry: e, since: v.since})
 	defer v.call.Done()
-	return x.answer(e, e.terms.Age)
+	return x.answer(e, asItCame)
 }
 
 // freshened returns the entry as a newer response without content has left it,
-// for requests like that one's.
-func (e *entry) freshened(ex *rfc9111.Exchange, svc *service) *entry {
+// for requests like that one's, and whether it may still be stored.
+func (e *entry) freshened(ex *rfc9111.Exchange, svc *service) (*entry, rfc9111.Verdict) {
 	newer := *ex
-	newer.Status, newer.Framed = e.status, true
+	newer.Method, newer.Status, newer.Framed = http.MethodGet, e.status, true
 	newer.Response = rfc9111.Update(e.head.Header(), ex.Response)
-	return newEntry(&newer, svc).with(e.body)
+	verdict := rfc9111.Storable(&newer, svc.policy.caching.rules)
+	return newEntry(&newer, svc).with(e.body), verdict
 }
 
 // stored notes whether an answer that may be stored has been.
@@ -947,14 +991,14 @@ func (x *exchange) stored(kept bool) {
 	}
 }
 
-// commit stores an entry, unless its key was made invalid since the fetch began,
-// or there is no room.
-func (c *Cache) commit(key []byte, since store.Since, share store.Scope, e *entry) bool {
+// commit stores an entry, in the place of another if there is one, unless its key
+// was made invalid since the fetch began, or there is no room.
+func (c *Cache) commit(key []byte, since store.Since, share store.Scope, e, instead *entry) bool {
 	if c.closed.Load() {
 		return false
 	}
 	return c.store.UpdateSince(since, key, func(old *resource, _ bool) (store.Item[*resource], bool) {
-		return old.with(e).item(share), true
+		return old.with(e, instead).item(share), true
 	})
 }
 
@@ -1030,7 +1074,7 @@ func (v *visit) store(f *fetch, e *entry) *Error {
 	x.cache.stored = true
 	cache := v.by.store
 	a.wire.OnSurplus(func() { cache.Invalidate(key) }) // RFC 9112 §11.2
-	fl := &fill{cache: v.by, from: fetched{f}, key: key, since: v.since, entry: e, call: v.call, life: x.life, share: x.svc.share}
+	fl := &fill{cache: v.by, from: fetched{f}, key: key, since: v.since, entry: e, instead: v.stored, call: v.call, life: x.life, share: x.svc.share}
 	if a.whole() {
 		err := x.storeWhole(fl, a.length)
 		f.recycle()
@@ -1068,12 +1112,12 @@ func (x *exchange) storeWhole(fl *fill, length int64) *Error {
 	} else {
 		x.stored(fl.commit(e))
 	}
-	return x.answer(e, e.terms.Age)
+	return x.answer(e, asItCame)
 }
 
 // commit stores what is whole, and gives it to who waits.
 func (fl *fill) commit(e *entry) bool {
-	stored := fl.cache.commit(fl.key, fl.since, fl.share, e)
+	stored := fl.cache.commit(fl.key, fl.since, fl.share, e, fl.instead)
 	if !fl.call.Quit() {
 		fl.call.Share(&answer{entry: e, since: fl.since})
 		fl.call.Done()
@@ -1124,16 +1168,17 @@ func (f fetched) surplus() bool              { return f.answer.wire.Surplus() }
 
 // fill is one response on its way into the store.
 type fill struct {
-	cache *Cache
-	from  origin
-	key   []byte
-	since store.Since
-	share store.Scope
-	entry *entry // without content
-	body  *flight.Flight
-	call  flight.Call[*answer]
-	life  *work.Life
-	ended atomic.Bool
+	cache   *Cache
+	from    origin
+	key     []byte
+	since   store.Since
+	share   store.Scope
+	entry   *entry // without content
+	instead *entry // what the request selected before; nil: nothing
+	body    *flight.Flight
+	call    flight.Call[*answer]
+	life    *work.Life
+	ended   atomic.Bool
 }
 
 // limits are those of a body of that length on its way into the store.
@@ -1182,7 +1227,7 @@ func (fl *fill) end(err error) {
 	if chunks, ok := fl.body.Body(); ok {
 		fl.cache.store.ReleaseFor(fl.share, lengthOf(chunks))
 		if !fl.from.surplus() {
-			fl.cache.commit(fl.key, fl.since, fl.share, fl.entry.with(chunks))
+			fl.cache.commit(fl.key, fl.since, fl.share, fl.entry.with(chunks), fl.instead)
 		}
 	}
 }
@@ -1246,10 +1291,10 @@ func (x *exchange) follow(e *entry, reader *flight.Reader) *Error {
 // returns no writer where there is nothing to follow.
 func (x *exchange) begin(e *entry) *bodyWriter {
 	if rfc9111.NotModified(x.r.Method, x.special, e.status, &e.validators, x.start) {
-		x.answerNotModified(e, e.terms.Age)
+		x.answerNotModified(e, asItCame)
 		return nil
 	}
-	x.writeStored(e, e.terms.Age, e.status, nil)
+	x.writeStored(e, asItCame, e.status, nil)
 	if bodyless(x.r.Method, e.status) {
 		return nil
 	}
@@ -1333,11 +1378,14 @@ func (x *exchange) writeStored(e *entry, age time.Duration, status int, keep fun
 	x.w.WriteHeader(status)
 }
 
+// asItCame stands for the age of a response that has just come for this request.
+const asItCame time.Duration = -1
+
 // ageOf returns the Age to send with a response (RFC 9111 §5.1): that of what
 // was stored, or what an answer to this request came with.
 func (x *exchange) ageOf(e *entry, age time.Duration) string {
 	switch {
-	case x.cache.clock == nil && age == e.terms.Age:
+	case age == asItCame:
 		return e.aged
 	case x.svc.policy.caching.silent:
 		return ""
@@ -1482,7 +1530,7 @@ func (v *visit) commitPart(e *entry, got *rfc9111.Part, content []byte) {
 		if before != nil && before.part == nil {
 			return old.item(v.x.svc.share), true // all of it came in between
 		}
-		return old.with(e.combined(before, got, content)).item(v.x.svc.share), true
+		return old.with(e.combined(before, got, content), before).item(v.x.svc.share), true
 	})
 }
 
@@ -1539,16 +1587,17 @@ func (v *visit) completed(f *fetch) *Error {
 		f.close(fe)
 		return v.unanswered(fe)
 	}
+	verdict := rfc9111.Storable(&ex, x.svc.policy.caching.rules)
 	e := newEntry(&ex, v.x.svc).combined(v.stored, &got, content)
 	f.close(nil)
 	if e.part != nil { // it has not given all that was missing
 		return v.anew()
 	}
+	if verdict == rfc9111.VerdictPartial {
+		verdict = rfc9111.VerdictStore // now that it is whole
+	}
 	x.cache.status = a.status
-	x.stored(v.by.commit(v.key, v.since, v.x.svc.share, e))
-	v.call.Share(&answer{entry: e, since: v.since})
-	defer v.call.Done()
-	return x.answer(e, e.terms.Age)
+	return v.renewed(e, verdict)
 }
 
 // anew asks once more, for all of it.
@@ -1591,7 +1640,11 @@ func (v *visit) compare(f *fetch) {
 	case rfc9111.HeadFreshen:
 		ex := v.received(f)
 		ex.Response = a.head.Clone() // which goes on to the client
-		v.by.commit(v.key, v.since, v.x.svc.share, v.stored.freshened(&ex, v.x.svc))
+		if e, verdict := v.stored.freshened(&ex, v.x.svc); verdict == rfc9111.VerdictStore {
+			v.by.commit(v.key, v.since, v.x.svc.share, e, v.stored)
+			return
+		}
+		v.by.store.Invalidate(v.key)
 	case rfc9111.HeadStale:
 		v.by.store.Invalidate(v.key)
 	}
@@ -1974,7 +2027,7 @@ func (w *recorder) keep(ex *rfc9111.Exchange, length int64, whole bool) {
 		key = bytes.Clone(w.key)
 		w.by.calls.Forget(key)
 	}
-	fl := &fill{cache: w.by, key: key, since: w.since, entry: newEntry(ex, w.x.svc), call: w.call, life: x.life, share: x.svc.share}
+	fl := &fill{cache: w.by, key: key, since: w.since, entry: newEntry(ex, w.x.svc), instead: w.stored, call: w.call, life: x.life, share: x.svc.share}
 	if whole {
 		defer fl.cache.fills.Leave()
 		w.kept = fl.entry.with([][]byte{w.begun})
@@ -2027,7 +2080,7 @@ func (w *recorder) finish() *Error {
 		_ = w.streams.Close()
 		return <-w.followed
 	case w.kept != nil:
-		return x.answer(w.kept, w.kept.terms.Age)
+		return x.answer(w.kept, asItCame)
 	case w.drops && w.status == http.StatusNotModified && w.conditional:
 		ex := rfc9111.Exchange{Method: w.x.r.Method, Request: w.x.r.Header, Response: w.snapshot, RequestTime: w.x.start, ResponseTime: time.Now()}
 		return w.notModified(&ex, w.named)
