@@ -1,6 +1,7 @@
 package interop_test
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -18,12 +19,15 @@ import (
 // status is one member of Cache-Status (RFC 9211 §2), and nothing that the
 // standard does not know.
 type status struct {
-	cache  string
-	hit    bool
-	fwd    string
-	stored bool
-	ttl    int64
-	detail string
+	cache     string
+	hit       bool
+	fwd       string
+	fwdStatus int
+	stored    bool
+	collapsed bool
+	ttl       int64
+	key       string
+	detail    string
 }
 
 // forwards are the values of fwd (RFC 9211 §2.2).
@@ -44,6 +48,14 @@ func parseStatus(t require.TestingT, lines []string) (all []status) {
 				s.hit, ok = value.(bool)
 			case "stored":
 				s.stored, ok = value.(bool)
+			case "collapsed":
+				s.collapsed, ok = value.(bool)
+			case "fwd-status":
+				var n int64
+				n, ok = value.(int64)
+				s.fwdStatus = int(n)
+			case "key":
+				s.key, ok = value.(string)
 			case "ttl":
 				s.ttl, ok = value.(int64)
 			case "fwd":
@@ -82,8 +94,8 @@ func ourStatus(t require.TestingT, h http.Header) status {
 	require.Equal(t, "gateway", s.cache)
 	if s.hit {
 		require.Empty(t, s.fwd, "hit and fwd exclude each other")
-		require.False(t, s.stored)
-		require.Positive(t, s.ttl)
+		require.False(t, s.stored || s.collapsed)
+		require.Zero(t, s.fwdStatus)
 	} else {
 		require.True(t, slices.Contains(forwards, s.fwd), "%q", s.fwd)
 		require.False(t, s.stored && s.detail != "")
@@ -103,6 +115,21 @@ func statusUpstream(w http.ResponseWriter, r *http.Request) {
 		name, value, _ := strings.Cut(line, ":")
 		w.Header().Add(name, value)
 	}
+	switch {
+	case r.Header.Get("If-None-Match") != "":
+		w.WriteHeader(http.StatusNotModified)
+		return
+	case r.Header.Get("X-Down") != "":
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	case r.URL.Query().Has("part") && r.Header.Get("Range") != "":
+		var from, to int
+		_, _ = fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-%d", &from, &to)
+		w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/5", from, to))
+		w.WriteHeader(http.StatusPartialContent)
+		_, _ = io.WriteString(w, "hello"[from:to+1])
+		return
+	}
 	if r.URL.Query().Has("unframed") {
 		conn, _, err := http.NewResponseController(w).Hijack()
 		if err == nil {
@@ -119,7 +146,7 @@ func TestCacheStatusIsAStructuredField(t *testing.T) {
 	up := serve(t, http.HandlerFunc(statusUpstream))
 	gw := newGateway(t, gateway.WithCache(newCache(t, gateway.WithMaxObjectBytes(100))), gateway.WithService("s", up.URL))
 	front := serve(t, gw)
-	const fresh = "h=Cache-Control:max-age%3D60"
+	const fresh, tagged = "h=Cache-Control:max-age%3D60", "h=Cache-Control:max-age%3D60&h=ETag:%22a%22"
 	for _, c := range []struct {
 		name, method, query string
 		fields              []string
@@ -130,8 +157,18 @@ func TestCacheStatusIsAStructuredField(t *testing.T) {
 		{"hit by HEAD", "HEAD", fresh, nil, status{hit: true, ttl: 60}},
 		{"reload", "GET", fresh, []string{"Cache-Control", "no-cache"}, status{fwd: "request", stored: true}},
 		{"no-store of the client", "GET", fresh, []string{"Cache-Control", "no-store"}, status{fwd: "request", detail: "no-store"}},
-		{"range", "GET", fresh, []string{"Range", "bytes=0-1"}, status{fwd: "request", detail: "range"}},
-		{"conditional", "GET", fresh, []string{"If-None-Match", `"a"`}, status{fwd: "request", detail: "conditional"}},
+		{"range", "GET", fresh, []string{"Range", "bytes=0-1"}, status{hit: true, ttl: 60}},
+		{"conditional", "GET", fresh, []string{"If-None-Match", `"a"`}, status{hit: true, ttl: 60}},
+		{"for the origin to judge", "GET", fresh, []string{"If-Match", `"a"`}, status{fwd: "request", detail: "conditional"}},
+		{"with a tag", "GET", tagged, nil, status{fwd: "uri-miss", stored: true}},
+		{"validated", "GET", tagged, []string{"Cache-Control", "no-cache"}, status{fwd: "request", fwdStatus: 304, stored: true}},
+		{"a part that cannot be kept", "GET", "part", []string{"Range", "bytes=0-1"}, status{fwd: "uri-miss", detail: "range"}},
+		{"a part", "GET", "part&" + tagged, []string{"Range", "bytes=0-1"}, status{fwd: "uri-miss", stored: true}},
+		{"its rest", "GET", "part&" + tagged, nil, status{fwd: "partial", fwdStatus: 206, stored: true}},
+		{"stale as long as it takes", "GET", "h=Cache-Control:max-age%3D3,stale-while-revalidate%3D60&h=Age:5", nil, status{fwd: "uri-miss", stored: true}},
+		{"and served", "GET", "h=Cache-Control:max-age%3D3,stale-while-revalidate%3D60&h=Age:5", nil, status{hit: true, ttl: -2}},
+		{"trouble", "GET", "down&h=Cache-Control:max-age%3D3,stale-if-error%3D60&h=Age:5", nil, status{fwd: "uri-miss", stored: true}},
+		{"stands in", "GET", "down&h=Cache-Control:max-age%3D3,stale-if-error%3D60&h=Age:5", []string{"X-Down", "1"}, status{fwd: "stale", fwdStatus: 503, detail: "stale-if-error"}},
 		{"method", "POST", fresh, nil, status{fwd: "method", detail: "method"}},
 		{"HEAD without a stored GET", "HEAD", fresh + "&n", nil, status{fwd: "uri-miss", detail: "method"}},
 		{"no freshness", "GET", "", nil, status{fwd: "uri-miss", detail: "no-freshness"}},
@@ -161,6 +198,21 @@ func TestCacheStatusIsAStructuredField(t *testing.T) {
 
 	big := send(t, front.Client(), "GET", front.URL+"/s/?"+fresh+"&h=X:"+strings.Repeat("x", 200), nil)
 	assert.True(t, ourStatus(t, big.Header).stored, "the bound is the body's")
+}
+
+// The key is a String whatever the target holds (RFC 9211 §2.7).
+func TestCacheStatusShowsTheKey(t *testing.T) {
+	t.Parallel()
+	up := serve(t, http.HandlerFunc(statusUpstream))
+	gw := newGateway(t, gateway.WithCache(newCache(t)), gateway.WithService("s", up.URL, gateway.WithCacheStatusKey()))
+	front := serve(t, gw)
+	const target = "/a%22b;%C3%A9?h=Cache-Control:max-age%3D60&x=%5C'"
+	for _, want := range []status{{fwd: "uri-miss", stored: true}, {hit: true, ttl: 60}} {
+		want.cache, want.key = "gateway", target
+		got := ourStatus(t, get(t, front.Client(), front.URL+"/s"+target).Header)
+		got.ttl = about(t, want.ttl, got.ttl)
+		assert.Equal(t, want, got)
+	}
 }
 
 // Other caches' members come before ours, nearest the origin first (RFC 9211
