@@ -746,6 +746,9 @@ func (v *visit) ask() *Error {
 	}
 	shared := v.call.Key() != nil
 	f := x.newFetch(shared)
+	if shared {
+		f.watched = &awaited{f.client, v.call}
+	}
 	f.plain = shared || v.stored != nil
 	if e := v.stored; e != nil && e.part != nil {
 		if missing := e.part.coverage.Missing(nil, rfc9111.Span{End: e.part.Size}); len(missing) == 1 {
@@ -758,6 +761,22 @@ func (v *visit) ask() *Error {
 		return v.unanswered(err)
 	}
 	return v.answered(f)
+}
+
+// awaited is the context of a client that leads a call. Its end counts only
+// where nobody else waits for the answer.
+type awaited struct {
+	context.Context
+	call flight.Call[*answer]
+}
+
+// Err says why nobody waits any more, if nobody does.
+func (a *awaited) Err() error {
+	err := a.Context.Err()
+	if err != nil && a.call.Followers() > 0 {
+		return nil
+	}
+	return err
 }
 
 // validatable are the stored responses that a 304 may be about: those that the
@@ -871,11 +890,10 @@ func (v *visit) standsIn(unreachable bool) bool {
 // unanswered goes on without an answer, for all who wait: with what is stored,
 // where that may stand in (RFC 9111 §4.2.4, RFC 5861 §4).
 func (v *visit) unanswered(err *Error) *Error {
-	switch err.Reason {
-	case ReasonClientClosed, ReasonPanic: // this client's alone: another leads
+	switch {
+	case err.Reason == ReasonPanic, v.x.r.Context().Err() != nil: // this client's alone: another leads
 		return err
-	case ReasonShuttingDown:
-	default:
+	case err.Reason != ReasonShuttingDown:
 		if v.standsIn(err.Reason != ReasonShared) {
 			v.call.Fail(&answer{err: err})
 			v.by.hits.Add(1)
@@ -1080,6 +1098,7 @@ func (v *visit) store(f *fetch, e *entry) *Error {
 		f.recycle()
 		return err
 	}
+	a.wire.Follow(context.Background()) // from here on it is not this client's alone
 	fl.body = flight.New(fl.limits(a.length, func() { a.wire.Abort(context.Canceled) }))
 	inline := 0 <= a.length && a.length <= inlineBody && fl.body.Whole()
 	v.call.Share(&answer{entry: e, fill: fl, since: v.since})

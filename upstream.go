@@ -1682,7 +1682,7 @@ func (a *attempt) classify(err error) *Error {
 			f.slow = true
 		}
 		return fault(ReasonTimeout, err)
-	case f.client.Err() != nil && !f.detached:
+	case f.client.Err() != nil && (!f.detached || errors.Is(err, context.Cause(f.client))):
 		return clientGone(f.client)
 	case isError[badResponse](err), isError[h1.ProtocolError](err), isError[roundtrip.ProtocolError](err):
 		return fault(ReasonBadResponse, err)

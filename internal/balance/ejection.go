@@ -18,7 +18,8 @@ type Ejection struct {
 	Base, Max time.Duration // a Base of 0 or less: nobody is ejected; a Max below Base means Base
 
 	// MaxShare is the share of endpoints that may be ejected; those that active checks have found unhealthy count
-	// too. If it is positive and there are two endpoints or more, one may always be.
+	// too. If it is positive and there are two endpoints or more, one may always be. Where another would be one too
+	// many, it takes the place of the one that has been out longest, whose time is then over.
 	MaxShare float64
 }
 
@@ -72,7 +73,7 @@ func (s *Set[T]) judge(e *Endpoint[T], why Cause, at instant) Change {
 	if e.gone || why == SuccessRate && !s.isOutlier(e, at) {
 		return Change{}
 	}
-	room := s.room(e, at)
+	room := s.room(e, at) || why != SuccessRate && s.relieve(e, at)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if !room {
@@ -122,6 +123,32 @@ func (s *Set[T]) room(e *Endpoint[T], at instant) bool {
 		}
 	}
 	return out <= limit
+}
+
+// relieve ends the time of the endpoint that has been ejected for longest, so that e may be in its place: while one is
+// restarted after the other, who was is well by now. s.mu is held.
+func (s *Set[T]) relieve(e *Endpoint[T], at instant) bool {
+	var longest *Endpoint[T]
+	var since instant
+	for _, o := range s.view.Load().all {
+		if o == e || o.down.Load() || int64(at) >= o.until.Load() {
+			continue
+		}
+		o.mu.Lock()
+		out := o.conduct.outSince
+		o.mu.Unlock()
+		if longest == nil || out < since {
+			longest, since = o, out
+		}
+	}
+	if longest == nil {
+		return false
+	}
+	longest.mu.Lock()
+	defer longest.mu.Unlock()
+	longest.until.Store(int64(at))
+	longest.trial.Store(0)
+	return true
 }
 
 // eject returns for how long; 0: another failure was first. e.mu is held.

@@ -181,12 +181,17 @@ func TestShareOfEjections(t *testing.T) {
 		c := consecutive
 		c.MaxShare = tt.share
 		s := newTestSet(Config{Ejection: c}, now, keysUpTo(tt.endpoints)...)
-		ejected := 0
 		for i, e := range s.All() {
 			if i < tt.unhealthy {
 				e.Checked(false, now)
 			} else {
-				ejected += attempts(e, 50, Failure, 1, now)
+				attempts(e, 50, Failure, 1, now)
+			}
+		}
+		ejected := 0
+		for _, e := range s.All() {
+			if e.Health() == Ejected && !e.available(s.instant(now)) {
+				ejected++
 			}
 		}
 		require.Equal(t, tt.ejected, ejected, "%+v", tt)
@@ -268,9 +273,29 @@ func TestTrialThatFailsWithoutRoom(t *testing.T) {
 	now = now.Add(base)
 	require.Equal(t, 1, attempts(b, 5, Failure, 1, now), "a's time is over: there is room")
 	require.Same(t, a, s.Pick(0, nil, now))
-	require.False(t, attempt(a, Failure, 1, now))
+	require.True(t, attempt(a, Failure, 1, now))
 	require.Equal(t, Ejected, a.Health())
-	require.Same(t, a, s.Pick(0, nil, now), "again, one at a time")
+	require.Same(t, b, s.Pick(0, nil, now), "in turn, one at a time")
+	require.True(t, attempt(b, Success, 1, now))
+	require.Equal(t, Healthy, b.Health())
+}
+
+// While replicas are restarted in turn, the one that was is well when the next
+// goes, however long it was to be out.
+func TestWhoIsOutLongestMakesRoom(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	s := newTestSet(Config{Policy: RoundRobin, Ejection: consecutive}, now, "a", "b", "c", "d")
+	a, b, c, d := s.All()[0], s.All()[1], s.All()[2], s.All()[3]
+	attempts(a, 5, Failure, 1, now)
+	now = now.Add(time.Second)
+	attempts(b, 5, Failure, 1, now)
+	require.Equal(t, 1, attempts(c, 5, Failure, 1, now))
+	require.Equal(t, []bool{true, false, false, true}, []bool{a.available(s.instant(now)), b.available(s.instant(now)), c.available(s.instant(now)), d.available(s.instant(now))})
+	require.Equal(t, []Health{Ejected, Ejected, Ejected, Healthy}, []Health{a.Health(), b.Health(), c.Health(), d.Health()})
+	require.Same(t, a, s.Pick(0, s.All()[3:], now), "its trial")
+	require.True(t, attempt(a, Success, 1, now))
+	require.Equal(t, Healthy, a.Health())
 }
 
 func TestOutlierIsEjected(t *testing.T) {

@@ -85,8 +85,8 @@ func TestRemovedEndpointsTakeNoRoom(t *testing.T) {
 	s.Replace(specsOf("b", "c"), now)
 	require.False(t, attempt(a, Failure, 1, now), "is not ejected from where it is not")
 	require.True(t, attempt(b, Failure, 1, now))
-	require.False(t, attempt(s.All()[1], Failure, 1, now))
-	s.Replace(specsOf("c", "d"), now)
+	require.True(t, attempt(s.All()[1], Failure, 1, now), "in b's place")
+	s.Replace(specsOf("d", "e"), now)
 	require.Zero(t, s.suspect.Load())
 	require.True(t, attempt(s.All()[0], Failure, 1, now))
 }

@@ -90,7 +90,11 @@ func (x *Exchange) watch() error {
 		return err
 	}
 	ctx := x.Context
-	x.unwatch = context.AfterFunc(ctx, func() { x.Abort(context.Cause(ctx)) })
+	x.unwatch = context.AfterFunc(ctx, func() {
+		if ctx.Err() != nil { // which may depend on more than what its end is told by
+			x.Abort(context.Cause(ctx))
+		}
+	})
 	return nil
 }
 
