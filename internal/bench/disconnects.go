@@ -44,21 +44,23 @@ func checkDisconnects(ctx context.Context, s settings) error {
 	fmt.Printf("%s\n\n%v in %.1fs\n", machine(), cuts, time.Since(began).Seconds())
 	began = time.Now()
 	var after usage
-	late := until(ctx, cutGrace, "goroutines and descriptors to be as before", func() (ok bool, err error) {
+	var inFlight int64
+	late := until(ctx, cutGrace, "goroutines, descriptors and requests in flight to be as before", func() (ok bool, err error) {
+		stats, err := r.stats()
+		if err != nil {
+			return false, err
+		}
+		inFlight = stats.InFlight
 		after, err = r.beyondPool(r.usage())
-		return after.Goroutines <= before.Goroutines+leftOver && after.Descriptors <= before.Descriptors+leftOver, err
+		return inFlight == 0 && after.Goroutines <= before.Goroutines+leftOver && after.Descriptors <= before.Descriptors+leftOver, err
 	})
 	fmt.Printf("%.1fs later: goroutines %d, before %d; descriptors besides the pool's %d, before %d\n",
 		time.Since(began).Seconds(), after.Goroutines, before.Goroutines, after.Descriptors, before.Descriptors)
 	if late != nil {
-		late = fmt.Errorf("%w: goroutines %d, before %d; descriptors %d, before %d\n%s",
-			late, after.Goroutines, before.Goroutines, after.Descriptors, before.Descriptors, where(r.candidate))
+		late = fmt.Errorf("%w: goroutines %d, before %d; descriptors %d, before %d; %d requests in flight\n%s",
+			late, after.Goroutines, before.Goroutines, after.Descriptors, before.Descriptors, inFlight, where(r.candidate))
 	}
-	stats, err := r.stats()
-	if err == nil && stats.InFlight != 0 {
-		err = fmt.Errorf("%d requests are counted as being in flight", stats.InFlight)
-	}
-	return errors.Join(late, err, r.sane(ctx))
+	return errors.Join(late, r.sane(ctx))
 }
 
 // beyondPool takes from the descriptors those of upstream connections, which
