@@ -1238,8 +1238,12 @@ func (fl *fill) end(err error) {
 	}
 	defer fl.cache.fills.Leave()
 	defer fl.call.Done()
-	if err != nil {
-		fl.from.end(fault(ReasonTruncated, err))
+	switch {
+	case errors.Is(err, flight.ErrNoReaders), errors.Is(err, context.Canceled): // who wanted it has left
+		fl.from.end(fault(ReasonClientClosed, err))
+		return
+	case err != nil:
+		fl.from.end(contentFault(err))
 		return
 	}
 	fl.from.end(nil)

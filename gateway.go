@@ -646,17 +646,25 @@ func (w *bodyWriter) settle() {
 
 // bodyFault says whose fault it is that a content did not come to its end.
 func (x *exchange) bodyFault(err error) *Error {
-	switch {
-	case errors.Is(err, errDrained):
+	if errors.Is(err, errDrained) {
 		return nil
+	}
+	fe := contentFault(err)
+	if fe.Reason == ReasonTruncated && x.r.Context().Err() != nil {
+		return clientGone(x.r.Context())
+	}
+	return fe
+}
+
+// contentFault is bodyFault of a content that may be for several clients.
+func contentFault(err error) *Error {
+	switch {
 	case errors.Is(err, work.ErrShutdown):
 		return fault(ReasonShuttingDown, err)
 	case timedOut(err):
 		return fault(ReasonTimeout, err)
 	case isError[badResponse](err):
 		return fault(ReasonBadResponse, err)
-	case x.r.Context().Err() != nil:
-		return clientGone(x.r.Context())
 	}
 	return fault(ReasonTruncated, err)
 }
