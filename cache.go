@@ -1255,11 +1255,12 @@ func (fl *fill) end(err error) {
 	}
 }
 
-// step stores a short body while it sends it to this client.
+// step stores a short body while it sends it to this client. Once that one is
+// served, or lost, another may go on.
 func (x *exchange) step(fl *fill) *Error {
+	defer fl.takeOver() // also after a panic of the writer's
 	w := x.begin(fl.entry)
 	if w == nil {
-		fl.takeOver()
 		return nil
 	}
 	for n := int64(0); ; {
@@ -1275,16 +1276,12 @@ func (x *exchange) step(fl *fill) *Error {
 			return x.bodyFault(err)
 		}
 		n += int64(len(piece))
-		_, err = w.Write(piece)
-		if whole && err == nil {
+		if _, err := w.Write(piece); err != nil {
+			return x.writeFault(err)
+		}
+		if whole {
 			w.settle()
 			return nil
-		}
-		if err != nil {
-			if !whole {
-				fl.takeOver()
-			}
-			return x.writeFault(err)
 		}
 	}
 }
@@ -1519,13 +1516,21 @@ func (v *visit) fetchPart() *Error {
 		}
 		return v.answered(f)
 	}
+	return v.relayPart(f, newEntry(&ex, v.x.svc), &got)
+}
+
+// relayPart sends a part to this client, for which room is reserved, and keeps
+// it.
+func (v *visit) relayPart(f *fetch, e *entry, got *rfc9111.Part) *Error {
+	a := f.answer
 	v.x.cache.stored = true
 	kept := &kept{attempt: a, content: make([]byte, 0, a.length)}
-	e := newEntry(&ex, v.x.svc)
-	err := v.x.relayFrom(f, kept)
-	v.by.store.ReleaseFor(v.x.svc.share, a.length)
+	err := func() *Error {
+		defer v.by.store.ReleaseFor(v.x.svc.share, a.length)
+		return v.x.relayFrom(f, kept)
+	}()
 	if err == nil && len(kept.content) == cap(kept.content) && !a.wire.Surplus() {
-		v.commitPart(e, &got, kept.content)
+		v.commitPart(e, got, kept.content)
 	}
 	return err
 }

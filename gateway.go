@@ -663,6 +663,8 @@ func contentFault(err error) *Error {
 		return fault(ReasonShuttingDown, err)
 	case timedOut(err):
 		return fault(ReasonTimeout, err)
+	case errors.Is(err, errHookPanic):
+		return fault(ReasonPanic, err)
 	case isError[badResponse](err):
 		return fault(ReasonBadResponse, err)
 	}

@@ -1567,8 +1567,15 @@ func (a *attempt) Next() (piece []byte, err error) {
 	return a.buf[:n], a.meter(n, err)
 }
 
-// Read reads the content.
+// Read reads the content. A panic of what hooks or a round tripper have given us
+// is an error: the content may be for others than this request.
 func (a *attempt) Read(p []byte) (n int, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			a.fetch.svc.up.core.panicked("content", v, debug.Stack())
+			n, err = 0, errHookPanic
+		}
+	}()
 	if a.content == nil {
 		n, err = a.wire.Read(p)
 	} else {
