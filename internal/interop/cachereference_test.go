@@ -410,7 +410,7 @@ func joined(spans []span) (out []span) {
 
 // sent is a request as the upstream sees it.
 type sent struct {
-	method, match, noneMatch, modifiedSince, rng, ifRange string
+	method, control, match, noneMatch, modifiedSince, rng, ifRange string
 }
 
 func (s *sent) conditional() bool { return s.match != "" || s.noneMatch != "" || s.modifiedSince != "" }
@@ -683,6 +683,9 @@ func noneMatch(list, tag string) bool {
 // send asks the upstream. It returns nil where it cannot be reached, or breaks
 // the rules: a 304 to a request without conditions (RFC 9110 §15.4.5).
 func (t *turn) send(s sent) *response {
+	for _, d := range t.a.control { // which the client says to all on the way
+		s.control += d.text + ","
+	}
 	t.o.sent = append(t.o.sent, s)
 	r := t.p.answer(s, t.now)
 	if r != nil && r.status == http.StatusNotModified && !s.conditional() {
@@ -696,7 +699,7 @@ func (t *turn) fail(status int) { t.o.status, t.o.fault, t.o.body = status, true
 
 // relay sends what the upstream answered, as it is.
 func (t *turn) relay(r *response) {
-	t.o.status, t.o.body, t.o.age = r.status, r.body, r.head.age
+	t.o.status, t.o.body, t.o.age = r.status, r.body, r.age
 	if t.a.method == "HEAD" || r.status == http.StatusNoContent || r.status == http.StatusNotModified {
 		t.o.body = nil
 	} else {
@@ -801,13 +804,13 @@ func (t *turn) keep(r *response) {
 
 // put stores e in the place of the one that the same requests select, and of
 // what it was fetched in the place of.
-func (m *turn) put(e, instead *kept) {
+func (t *turn) put(e, instead *kept) {
 	const maxVariants = 16
-	all := slices.DeleteFunc(slices.Clone(m.stored[m.a.target]), func(old *kept) bool {
+	all := slices.DeleteFunc(slices.Clone(t.stored[t.a.target]), func(old *kept) bool {
 		return old == instead || slices.Equal(old.vary, e.vary) && slices.Equal(old.values, e.values)
 	})
 	all = append(all, e)
-	m.stored[m.a.target] = all[max(0, len(all)-maxVariants):]
+	t.stored[t.a.target] = all[max(0, len(all)-maxVariants):]
 }
 
 // relayAlone sends an answer that is not stored.
@@ -924,7 +927,7 @@ func (t *turn) identified(named []*kept, h *head) (found []*kept) {
 // completed goes on with the rest of what was stored in part (RFC 9111 §3.4).
 func (t *turn) completed(r *response) {
 	s := r.contentRange
-	if s == nil || !r.sized || r.total != len(t.e.body) || r.head.tag() != t.e.tag() {
+	if s == nil || !r.sized || r.total != len(t.e.body) || r.tag() != t.e.tag() {
 		t.spent, t.e = true, nil
 		t.ask()
 		return
@@ -956,7 +959,7 @@ func (t *turn) completed(r *response) {
 func (t *turn) combined(r *response) *kept {
 	e := newKept(t.a, &r.head, http.StatusPartialContent, make([]byte, r.total), t.now)
 	e.have = make([]bool, r.total)
-	if old := t.e; old != nil && old.have != nil && len(old.body) == r.total && strong(old.tag()) && old.tag() == r.head.tag() {
+	if old := t.e; old != nil && old.have != nil && len(old.body) == r.total && strong(old.tag()) && old.tag() == r.tag() {
 		copy(e.body, old.body)
 		copy(e.have, old.have)
 	}
@@ -1012,7 +1015,7 @@ func (t *turn) passHead() {
 		delete(t.stored, t.a.target) // it is stale, and whatever else is stored is not better
 		return
 	}
-	if r.head.etag == "" && r.head.modified == "" && r.head.length < 0 {
+	if r.etag == "" && r.modified == "" && r.length < 0 {
 		return // nothing to go by
 	}
 	h := e.updated(&r.head)
@@ -1041,7 +1044,7 @@ func (t *turn) passBy(fwd, detail string) {
 	}
 	safe := t.a.method == "GET" || t.a.method == "HEAD" || t.a.method == "OPTIONS"
 	if !safe && r.status < 400 { // RFC 9111 §4.4
-		for _, target := range []string{t.a.target, r.head.location, r.head.contentLocation} {
+		for _, target := range []string{t.a.target, r.location, r.contentLocation} {
 			delete(t.stored, target)
 		}
 	}
@@ -1056,8 +1059,8 @@ func (t *turn) passBy(fwd, detail string) {
 // answersGet: a POST whose answer is what a GET would find (RFC 9110 §9.3.3). Ours
 // is stored only if all of it is there at once.
 func (t *turn) answersGet(r *response) bool {
-	_, explicit := r.head.lifetime(r.status, t.now)
-	return t.a.method == "POST" && r.status == http.StatusOK && explicit && r.head.contentLocation == t.a.target && len(r.body) == 0 && r.sized
+	_, explicit := r.lifetime(r.status, t.now)
+	return t.a.method == "POST" && r.status == http.StatusOK && explicit && r.contentLocation == t.a.target && len(r.body) == 0 && r.sized
 }
 
 // whyNot is RFC 9111 §3, §3.5 and §7.3: "" if the response may be stored, else
