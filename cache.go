@@ -763,6 +763,14 @@ func (v *visit) ask() *Error {
 	return v.answered(f)
 }
 
+// distrust has what is stored under the key removed if it turns out that more
+// came than the answer: it may not be the one that was asked for (RFC 9112
+// §11.2).
+func (v *visit) distrust(a *attempt) {
+	kept, key := v.by.store, bytes.Clone(v.key)
+	a.wire.OnSurplus(func() { kept.Invalidate(key) })
+}
+
 // awaited is the context of a client that leads a call. Its end counts only
 // where nobody else waits for the answer.
 type awaited struct {
@@ -823,6 +831,7 @@ func (v *visit) answered(f *fetch) *Error {
 	switch {
 	case a.status == http.StatusNotModified && f.conditional && f.missing.Len() == 0:
 		ex := v.received(f)
+		v.distrust(a)
 		f.close(nil)
 		return v.notModified(&ex, f.validate)
 	case a.status == http.StatusPartialContent && f.missing.Len() > 0:
@@ -1091,7 +1100,7 @@ func (v *visit) store(f *fetch, e *entry) *Error {
 	}
 	x.cache.stored = true
 	cache := v.by.store
-	a.wire.OnSurplus(func() { cache.Invalidate(key) }) // RFC 9112 §11.2
+	a.wire.OnSurplus(func() { cache.Invalidate(key) }) // as distrust does, with the key that there is
 	fl := &fill{cache: v.by, from: fetched{f}, key: key, since: v.since, entry: e, instead: v.stored, call: v.call, life: x.life, share: x.svc.share}
 	if a.whole() {
 		err := x.storeWhole(fl, a.length)
@@ -1524,6 +1533,7 @@ func (v *visit) fetchPart() *Error {
 func (v *visit) relayPart(f *fetch, e *entry, got *rfc9111.Part) *Error {
 	a := f.answer
 	v.x.cache.stored = true
+	v.distrust(a)
 	kept := &kept{attempt: a, content: make([]byte, 0, a.length)}
 	err := func() *Error {
 		defer v.by.store.ReleaseFor(v.x.svc.share, a.length)
@@ -1609,6 +1619,7 @@ func (v *visit) completed(f *fetch) *Error {
 		f.close(nil)
 		return v.anew()
 	}
+	v.distrust(a)
 	content := make([]byte, a.length)
 	if err := readWhole(a, content); err != nil {
 		fe := x.bodyFault(err)
@@ -1621,7 +1632,10 @@ func (v *visit) completed(f *fetch) *Error {
 	if e.part != nil { // it has not given all that was missing
 		return v.anew()
 	}
-	if verdict == rfc9111.VerdictPartial {
+	switch {
+	case a.wire.Surplus():
+		verdict = "surplus"
+	case verdict == rfc9111.VerdictPartial:
 		verdict = rfc9111.VerdictStore // now that it is whole
 	}
 	x.cache.status = a.status
