@@ -731,7 +731,7 @@ func (v *visit) lead(call flight.Call[*answer]) *Error {
 	if v.since == (store.Since{}) {
 		v.since = v.by.store.Begin(v.key)
 	}
-	if v.look() { // another's answer came in between
+	if call.Key() != nil && v.look() { // another's answer came in between
 		v.by.misses.Add(^uint64(0))
 		return v.hit()
 	}
@@ -1091,13 +1091,22 @@ func lengthOf(body [][]byte) (n int64) {
 	return n
 }
 
+// ownKey returns the key for whoever outlives the request. Answers under it may be
+// shared, as it turns out.
+func (v *visit) ownKey() []byte {
+	key := v.call.Key()
+	if key == nil {
+		v.by.calls.Forget(v.key)
+	}
+	if bytes.Equal(key, v.key) { // and not that of a variant
+		return key
+	}
+	return bytes.Clone(v.key)
+}
+
 // store sends the answer to all who wait for it, and stores it meanwhile.
 func (v *visit) store(f *fetch, e *entry) *Error {
-	x, a, key := v.x, f.answer, v.call.Key()
-	if key == nil {
-		key = bytes.Clone(v.key)
-		v.by.calls.Forget(key) // answers of it may be shared again
-	}
+	x, a, key := v.x, f.answer, v.ownKey()
 	x.cache.stored = true
 	cache := v.by.store
 	a.wire.OnSurplus(func() { cache.Invalidate(key) }) // as distrust does, with the key that there is
@@ -2064,11 +2073,7 @@ func (w *recorder) pass(head http.Header) {
 func (w *recorder) keep(ex *rfc9111.Exchange, length int64, whole bool) {
 	x := w.x
 	x.cache.stored, w.drops = true, true
-	key := w.call.Key()
-	if key == nil {
-		key = bytes.Clone(w.key)
-		w.by.calls.Forget(key)
-	}
+	key := w.ownKey()
 	fl := &fill{cache: w.by, key: key, since: w.since, entry: newEntry(ex, w.x.svc), instead: w.stored, call: w.call, life: x.life, share: x.svc.share}
 	if whole {
 		defer fl.cache.fills.Leave()

@@ -215,6 +215,11 @@ func TestVariantsOfCollapsedRequests(t *testing.T) {
 		assert.Equal(t, map[string]int{"0": each, "1": each, "2": each, "3": each}, all.bodies)
 		assert.Equal(t, variants, b.up.Begun())
 		lasted(t, 2*time.Second, all.took)
+		for n := range variants { // each is where it is looked for
+			resp := b.get("/a/x", fmt.Sprintf("Foo: %d", n))
+			assert.Equal(t, fmt.Sprint(n), string(resp.Body))
+			assert.Contains(t, resp.Header.Get("Cache-Status"), "; hit")
+		}
 	})
 }
 
