@@ -900,19 +900,25 @@ func (v *visit) standsIn(unreachable bool) bool {
 // where that may stand in (RFC 9111 §4.2.4, RFC 5861 §4).
 func (v *visit) unanswered(err *Error) *Error {
 	switch {
-	case err.Reason == ReasonPanic, v.x.r.Context().Err() != nil: // this client's alone: another leads
-		return err
-	case err.Reason != ReasonShuttingDown:
-		if v.standsIn(err.Reason != ReasonShared) {
-			v.call.Fail(&answer{err: err})
-			v.by.hits.Add(1)
-			v.by.stale.Add(1)
-			v.x.cache.forward, v.x.cache.detail = rfc9111.ForwardStale, "stale-if-error"
-			return v.x.answer(v.stored, v.age)
-		}
+	case err.Reason == ReasonPanic, err.Reason == ReasonShuttingDown, errors.Is(v.x.r.Context().Err(), context.Canceled):
+		return err // this request's alone: another leads
 	}
-	v.call.Fail(&answer{err: err})
-	return err
+	if err.Reason != ReasonTimeout || !v.x.overdue() {
+		v.call.Fail(&answer{err: err})
+	}
+	if !v.standsIn(err.Reason != ReasonShared) {
+		return err
+	}
+	v.by.hits.Add(1)
+	v.by.stale.Add(1)
+	v.x.cache.forward, v.x.cache.detail = rfc9111.ForwardStale, "stale-if-error"
+	return v.x.answer(v.stored, v.age)
+}
+
+// overdue reports whether the app has given this request less time than it took.
+func (x *exchange) overdue() bool {
+	due, ok := x.r.Context().Deadline()
+	return ok && !time.Now().Before(due)
 }
 
 // relayAlone sends an answer that is not stored to this client.
