@@ -372,7 +372,7 @@ type entry struct {
 	received   time.Time
 	maxStale   time.Duration // the most that it is kept for, once stale
 	aged       string        // the Age that it came with; empty: none
-	refers     bool          // has Location or Content-Location
+	refers     bool          // has Location or Content-Location, which may have to be rewritten
 	untyped    bool          // has no Content-Type
 	clock      atomic.Pointer[clock]
 }
@@ -924,14 +924,7 @@ func (x *exchange) overdue() bool {
 // relayAlone sends an answer that is not stored to this client.
 func (v *visit) relayAlone(f *fetch) *Error {
 	x, a := v.x, f.answer
-	if a.status >= 500 {
-		v.call.Fail(&answer{err: upstreamFault(a.status)})
-	} else {
-		v.call.Refuse(x.start, hitForMiss)
-		if v.stored != nil && replaces(a.status) {
-			v.by.store.Invalidate(v.key)
-		}
-	}
+	v.refuse(a.status)
 	if f.plain && v.clientHas(a) {
 		x.cache.status = a.status
 		f.close(nil)
@@ -944,6 +937,19 @@ func (v *visit) relayAlone(f *fetch) *Error {
 	err := x.relay(f)
 	f.recycle()
 	return err
+}
+
+// refuse has those who wait for an answer that is not stored wait no longer, and
+// removes what it makes untrue.
+func (v *visit) refuse(status int) {
+	if status >= 500 {
+		v.call.Fail(&answer{err: upstreamFault(status)})
+		return
+	}
+	v.call.Refuse(v.x.start, hitForMiss)
+	if v.stored != nil && replaces(status) {
+		v.by.store.Invalidate(v.key)
+	}
 }
 
 // replaces reports whether an answer that is not stored makes untrue what is
@@ -1041,7 +1047,7 @@ func newEntry(ex *rfc9111.Exchange, svc *service) *entry {
 	caching, head := &svc.policy.caching, ex.Response
 	e := &entry{
 		status: ex.Status, received: ex.ResponseTime, terms: rfc9111.TermsOf(ex, caching.rules), maxStale: caching.maxStale,
-		aged: head.Get("Age"), refers: head["Location"] != nil || head["Content-Location"] != nil, untyped: head["Content-Type"] == nil,
+		aged: head.Get("Age"), refers: svc.locator != nil && (head["Location"] != nil || head["Content-Location"] != nil), untyped: head["Content-Type"] == nil,
 	}
 	e.vary, _ = rfc9111.ParseVary(head)
 	e.variant = rfc9111.AppendVariant(nil, e.vary, ex.Request)
@@ -1736,24 +1742,28 @@ func (v *visit) passBy() *Error {
 	return err
 }
 
-// invalidate removes what an unsafe request has made untrue (RFC 9111 §4.4, RFC
-// 9875 §3).
+// invalidate removes what an unsafe request to the upstream has made untrue.
 func (x *exchange) invalidate(a *attempt) {
-	c := x.svc.policy.cache
-	if c == nil || !rfc9111.Invalidates(x.r.Method, a.status) {
-		return
+	if x.svc.policy.cache != nil && rfc9111.Invalidates(x.r.Method, a.status) {
+		target := a.fetch.out.url(x.svc.target)
+		x.changed(&target, x.svc.base, a.status, a.head)
 	}
+}
+
+// changed removes what the answer to an unsafe request has made untrue (RFC 9111
+// §4.4, RFC 9875 §3): what of the service lies below base at the target's origin.
+func (x *exchange) changed(target *url.URL, base string, status int, head http.Header) {
+	c := x.svc.policy.cache
 	c.invalidate(x.cacheKey(nil))
-	target := a.fetch.out.url(x.svc.target)
-	for _, u := range rfc9111.Invalidated(x.r.Method, a.status, &target, a.head)[1:] {
-		if rest, ok := strings.CutPrefix(u.EscapedPath(), x.svc.base); ok && strings.HasPrefix(rest, "/") {
+	for _, u := range rfc9111.Invalidated(x.r.Method, status, target, head)[1:] {
+		if rest, ok := strings.CutPrefix(u.EscapedPath(), base); ok && strings.HasPrefix(rest, "/") {
 			if u.ForceQuery {
 				rest += "?"
 			}
 			c.invalidate(x.appendKey(nil, rest, u.RawQuery))
 		}
 	}
-	switch groups, ok := rfc9111.InvalidatedGroups(x.r.Method, a.head); {
+	switch groups, ok := rfc9111.InvalidatedGroups(x.r.Method, head); {
 	case !ok:
 		c.purge(x.svc.up.name, func(*keyParts) bool { return true }, false)
 	case len(groups) > 0:
@@ -2051,10 +2061,9 @@ func (w *recorder) judge(whole bool) {
 // pass sends the answer to the client alone.
 func (w *recorder) pass(head http.Header) {
 	x := w.x
-	if w.status >= 500 {
-		w.call.Fail(&answer{err: upstreamFault(w.status)})
-	} else {
-		w.call.Refuse(w.x.start, hitForMiss)
+	w.refuse(w.status)
+	if rfc9111.Invalidates(x.r.Method, w.status) {
+		x.changed(x.inboundURL(), x.prefix, w.status, head)
 	}
 	validators := rfc9111.ParseValidators(head, w.x.start)
 	w.passes = true
@@ -2073,6 +2082,15 @@ func (w *recorder) pass(head http.Header) {
 		w.begun = nil
 		_, _ = w.Write(begun)
 	}
+}
+
+// inboundURL is what the client has asked for (RFC 9110 §7.1).
+func (x *exchange) inboundURL() *url.URL {
+	u := url.URL{Scheme: "http", Host: x.r.Host, Path: x.prefix + x.r.URL.Path, RawPath: x.prefix + x.rest, RawQuery: x.query, ForceQuery: x.r.URL.ForceQuery}
+	if x.r.TLS != nil {
+		u.Scheme = "https"
+	}
+	return &u
 }
 
 // keep stores the answer: at once if it is whole, else as it comes in.
@@ -2096,8 +2114,12 @@ func (w *recorder) keep(ex *rfc9111.Exchange, length int64, whole bool) {
 	fl.takeOver()
 	w.followed = make(chan *Error, 1)
 	follow := func() {
-		defer reader.Close()
-		w.followed <- x.follow(fl.entry, reader)
+		err := fault(ReasonPanic, nil) // of the writer's
+		defer func() {
+			reader.Close()
+			w.followed <- err
+		}()
+		err = x.follow(fl.entry, reader)
 	}
 	if !x.life.Go("cache follower", follow) {
 		reader.Close()
@@ -2141,9 +2163,6 @@ func (w *recorder) finish() *Error {
 		return w.unanswered(upstreamFault(w.status))
 	}
 	w.trail()
-	if rfc9111.Invalidates(w.x.r.Method, w.status) {
-		w.by.invalidate(x.cacheKey(nil))
-	}
 	return nil
 }
 
