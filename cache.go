@@ -1128,7 +1128,9 @@ func (v *visit) store(f *fetch, e *entry) *Error {
 		f.recycle()
 		return err
 	}
-	a.wire.Follow(context.Background()) // from here on it is not this client's alone
+	if f.detached {
+		a.wire.Follow(context.Background()) // from here on it is not this client's alone
+	}
 	fl.body = flight.New(fl.limits(a.length, func() { a.wire.Abort(context.Canceled) }))
 	inline := 0 <= a.length && a.length <= inlineBody && fl.body.Whole()
 	v.call.Share(&answer{entry: e, fill: fl, since: v.since})

@@ -11,7 +11,7 @@ type shard[V any] struct {
 	entries[V]
 	bytes   int64
 	granted []int64  // of bytes, by scope
-	epochs  []uint64 // a power of two; each for the keys of one stripe
+	stripes []stripe // a power of two; each for some of the keys
 	evicted [causes]uint64
 
 	_ [64]byte // keeps the next shard's mutex off this cache line
@@ -136,9 +136,40 @@ func (es *entries[V]) tidy() {
 	*es = fresh
 }
 
-// epoch uses other bits of hash than the choice of the shard; sh.mu is held.
-func (sh *shard[V]) epoch(hash uint64) *uint64 {
-	return &sh.epochs[(hash>>32)&uint64(len(sh.epochs)-1)]
+// stripe uses other bits of hash than the choice of the shard; sh.mu is held.
+func (sh *shard[V]) stripe(hash uint64) *stripe {
+	return &sh.stripes[(hash>>32)&uint64(len(sh.stripes)-1)]
+}
+
+// stripe remembers which of its keys were deleted of late, whether or not they had
+// a value.
+type stripe struct {
+	epoch   uint64         // counts them
+	deleted [lately]uint64 // their hashes; the last is at (epoch-1) % lately
+}
+
+const lately = 7
+
+// delete notes that a key was deleted.
+func (st *stripe) delete(hash uint64) {
+	st.deleted[st.epoch%lately] = hash
+	st.epoch++
+}
+
+// deleteAll notes that every key was.
+func (st *stripe) deleteAll() { st.epoch += lately + 1 }
+
+// since reports whether a key was, or may have been, deleted since an epoch.
+func (st *stripe) since(epoch, hash uint64) bool {
+	if st.epoch-epoch > lately {
+		return true
+	}
+	for e := epoch; e != st.epoch; e++ {
+		if st.deleted[e%lately] == hash {
+			return true
+		}
+	}
+	return false
 }
 
 // grant counts bytes for a scope; sh.mu is held.

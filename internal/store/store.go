@@ -18,8 +18,8 @@ import (
 
 const (
 	maxShards = 256
-	// stripes is how many epochs the keys of a store share.
-	stripes = 4096
+	// stripes is how many memories of deleted keys the keys of a store share.
+	stripes = 1024
 
 	// Beside its slot, an entry costs a list element (three pointers, hash,
 	// slot, time, bucket: 72 bytes in a block of 80), its place in the map (17
@@ -106,7 +106,7 @@ func newStore[V any](maxBytes int64, shards int) *Store[V] {
 	for i := range s.shards {
 		sh := &s.shards[i]
 		sh.entries = newEntries[V]()
-		sh.epochs = make([]uint64, stripes/shards)
+		sh.stripes = make([]stripe, stripes/shards)
 	}
 	return s
 }
@@ -134,14 +134,15 @@ func (s *Store[V]) Get(key []byte) (v V, ok bool) {
 // Since is the instant at which somebody began to fetch the value of a key.
 type Since struct{ epoch, purge uint64 }
 
-// Begin returns the present instant for UpdateSince. A few other keys share
-// what it remembers of key; that an entry is evicted changes nothing of it.
+// Begin returns the present instant for UpdateSince. Only many deletions of a few
+// other keys have what it remembers of key forgotten; that an entry is evicted
+// changes nothing of it.
 func (s *Store[V]) Begin(key []byte) Since {
 	purge := s.purges.last.Load()
 	hash, sh := s.shard(key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	return Since{epoch: *sh.epoch(hash), purge: purge}
+	return Since{epoch: sh.stripe(hash).epoch, purge: purge}
 }
 
 // Update replaces the value of key by what f makes of it, atomically, and
@@ -167,7 +168,7 @@ func (s *Store[V]) Delete(key []byte) (v V, ok bool) {
 	hash, sh := s.shard(key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	*sh.epoch(hash)++
+	sh.stripe(hash).delete(hash)
 	id, ok := sh.find(hash, key)
 	if ok {
 		v = sh.at(id).value
@@ -242,7 +243,7 @@ func (s *Store[V]) now() int64 {
 func (s *Store[V]) replace(sh *shard[V], hash uint64, key []byte, now int64, since *Since, f func(V, bool) (Item[V], bool)) (sc *scope, stored bool) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if since != nil && since.epoch != *sh.epoch(hash) {
+	if since != nil && sh.stripe(hash).since(since.epoch, hash) {
 		return nil, false
 	}
 	id, had := sh.find(hash, key)
@@ -261,7 +262,7 @@ func (s *Store[V]) replace(sh *shard[V], hash uint64, key []byte, now int64, sin
 			s.rejected.Add(1)
 		}
 		if had {
-			*sh.epoch(hash)++
+			sh.stripe(hash).delete(hash)
 			s.remove(sh, hash, id)
 		}
 		return nil, false
@@ -347,7 +348,7 @@ func (s *Store[V]) clear(sh *shard[V]) {
 	}
 	fresh.generation = sh.generation + 1
 	sh.entries, sh.granted, sh.bytes = fresh, nil, 0
-	for i := range sh.epochs {
-		sh.epochs[i]++
+	for i := range sh.stripes {
+		sh.stripes[i].deleteAll()
 	}
 }

@@ -304,8 +304,8 @@ func TestEpoch(t *testing.T) {
 	}
 }
 
-// Invalidating one key holds up few others.
-func TestEpochsAreSharedByFew(t *testing.T) {
+// Deleting one key holds up no other, unless very many are deleted.
+func TestDeletionsHoldUpNoOtherKey(t *testing.T) {
 	t.Parallel()
 	for _, shards := range []int{1, 16, maxShards} {
 		s := newStore[int](1<<20, shards)
@@ -314,14 +314,24 @@ func TestEpochsAreSharedByFew(t *testing.T) {
 		for i := range before {
 			before[i] = s.Begin(fmt.Append(nil, i))
 		}
-		s.Invalidate([]byte("k"))
-		changed := 0
-		for i := range before {
-			if s.Begin(fmt.Append(nil, i)) != before[i] {
-				changed++
+		held := func() (n int) {
+			for i := range before {
+				if hash, sh := s.shard(fmt.Append(nil, i)); sh.stripe(hash).since(before[i].epoch, hash) {
+					n++
+				}
 			}
+			return n
 		}
-		assert.Less(t, changed, 40, "of %d, about %d expected", keys, keys/stripes)
+		for i := range 1000 {
+			s.Invalidate(fmt.Append(nil, "other", i))
+		}
+		assert.Less(t, held(), keys/100)
+		s.Invalidate(fmt.Append(nil, 7))
+		assert.False(t, s.UpdateSince(before[7], fmt.Append(nil, 7), func(int, bool) (Item[int], bool) { return Item[int]{Value: 1}, true }))
+		for i := range 40_000 {
+			s.Invalidate(fmt.Append(nil, "other", i))
+		}
+		assert.Equal(t, keys, held(), "and then whoever it may be")
 	}
 }
 
