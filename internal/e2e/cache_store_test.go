@@ -213,3 +213,14 @@ func TestRequestsThatPassByTheCache(t *testing.T) {
 		assert.Equal(t, 12, b.up.Begun())
 	})
 }
+
+// Nobody guesses the type of what a service has sent without one.
+func TestStoredResponsesKeepTheirLackOfAType(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, testnet.Reply(200, minute, "<html>"))
+		for range 2 {
+			assert.Empty(t, b.get("/a/x").Header["Content-Type"])
+		}
+		assert.Equal(t, 1, b.up.Begun())
+	})
+}

@@ -125,6 +125,10 @@ func TestWrapChangesNoAnswer(t *testing.T) {
 			w.Header()["Content-Type"] = nil
 			_, _ = io.WriteString(w, "<html>")
 		},
+		"no type, storable": func(w http.ResponseWriter, r *http.Request) {
+			w.Header()["Content-Type"] = nil
+			says(forAMinute, "<html>")(w, r)
+		},
 		"encoded":           says(map[string]string{"Cache-Control": "max-age=60", "Content-Encoding": "gzip"}, "zipped"),
 		"nothing":           func(http.ResponseWriter, *http.Request) {},
 		"nothing, storable": says(forAMinute, ""),

@@ -330,6 +330,7 @@ func saturatedRefreshCases() []attackCase {
 		assert.Equal(t, keys+workers, b.up.Begun())
 		close(gate)
 		time.Sleep(time.Second)
+		synctest.Wait()
 		assert.Equal(t, keys+workers+queue, b.up.Begun(), "the rest was dropped")
 		assert.Len(t, asked, workers+queue, "none twice")
 		assert.EqualValues(t, 2*keys, b.cache.Stats().Hits)
