@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"mime"
 	"mime/multipart"
@@ -121,7 +120,7 @@ func TestSeveralRangesAreSeveralParts(t *testing.T) {
 				assert.Equal(t, "bytes "+strconv.Itoa(span[0])+"-"+strconv.Itoa(span[1])+"/2600", part.Header.Get("Content-Range"))
 			}
 			_, err = parts.NextPart()
-			assert.True(t, errors.Is(err, io.EOF), tt.spec)
+			assert.ErrorIs(t, err, io.EOF, tt.spec)
 		}
 		assert.Equal(t, 1, b.up.Begun())
 	})

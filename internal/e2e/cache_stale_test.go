@@ -97,7 +97,7 @@ func TestStaleStandsInForErrors(t *testing.T) {
 	for _, tt := range []struct {
 		what, header string
 		trouble      func(*page)
-		wait         time.Duration
+		wait         int // seconds
 		opts         []gateway.Option
 		want         string // empty: the error is the answer
 		request      string
@@ -134,7 +134,7 @@ func TestStaleStandsInForErrors(t *testing.T) {
 				b := newBubble(t, p.script(), append(tt.opts, gateway.WithoutRetries())...)
 				b.walk(step{body: "one", cache: "fwd=uri-miss; stored", asked: 1})
 				tt.trouble(p)
-				time.Sleep(tt.wait * time.Second)
+				time.Sleep(time.Duration(tt.wait) * time.Second)
 				resp := b.get("/a/x", cmp.Or(tt.request, "Accept: */*"))
 				assert.Equal(t, 2, b.up.Begun())
 				if tt.want == "" {
@@ -145,7 +145,7 @@ func TestStaleStandsInForErrors(t *testing.T) {
 				assert.Equal(t, 200, resp.Status)
 				assert.Equal(t, "one", string(resp.Body))
 				assert.Equal(t, "gateway; "+tt.want, resp.Header.Get("Cache-Status"))
-				assert.Equal(t, fmt.Sprint(int(tt.wait)), resp.Header.Get("Age"))
+				assert.Equal(t, fmt.Sprint(tt.wait), resp.Header.Get("Age"))
 				p.down, p.cut = 0, false
 				b.walk(step{body: "one", cache: "fwd=stale; fwd-status=304; stored", asked: 3}) // it is back
 			})

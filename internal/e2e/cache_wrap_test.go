@@ -1,12 +1,10 @@
 package e2e_test
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -278,10 +276,7 @@ func TestWrapLetsHandlersHijack(t *testing.T) {
 func TestWrapLeavesUpgradesAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newPages(t, func(w http.ResponseWriter, _ *http.Request) {
-			var conn net.Conn
-			var rw *bufio.ReadWriter
-			var err error
-			conn, rw, err = w.(http.Hijacker).Hijack() //nolint:errcheck // the server's own has it
+			conn, rw, err := w.(http.Hijacker).Hijack() // the server's own has it
 			if !assert.NoError(t, err) {
 				return
 			}
