@@ -1426,6 +1426,7 @@ func (x *exchange) writeStored(e *entry, age time.Duration, status int, keep fun
 		x.relocate(h) // by where this request came in
 	}
 	x.setRequestID(h)
+	x.closeIfEarly()
 	x.wrote, x.status = true, status
 	x.w.WriteHeader(status)
 }
@@ -1727,7 +1728,7 @@ func (v *visit) passBy() *Error {
 		return err
 	}
 	a := f.answer
-	if x.r.Method == http.MethodPost && a.head["Content-Location"] != nil && a.wire.Whole() {
+	if x.r.Method == http.MethodPost && a.head["Content-Location"] != nil && a.whole() { // or it would outlive what it shares with this request
 		ex := v.received(f)
 		target := f.out.url(x.svc.target)
 		ex.Target = &target

@@ -440,11 +440,17 @@ func (x *exchange) writeHead(a *attempt) {
 	}
 	x.setRequestID(h)
 	x.setCacheStatus(h, make([]string, 1))
-	if x.upload != nil && !x.upload.Done() {
-		x.closeAfterReply() // an early answer
-	}
+	x.closeIfEarly()
 	x.wrote, x.status = true, a.status
 	x.w.WriteHeader(a.status)
+}
+
+// closeIfEarly is closeAfterReply for an answer that has come before the end of
+// the request.
+func (x *exchange) closeIfEarly() {
+	if x.upload != nil && !x.upload.Done() {
+		x.closeAfterReply()
+	}
 }
 
 // closeAfterReply ends a connection on which more of the request may come than
@@ -765,9 +771,7 @@ func (x *exchange) fail(err *Error) {
 	case ReasonMethodNotImplemented, ReasonClientBody, ReasonBodyTooLarge:
 		x.closeAfterReply()
 	}
-	if x.upload != nil && !x.upload.Done() {
-		x.closeAfterReply()
-	}
+	x.closeIfEarly()
 	w := &statusWriter{ResponseWriter: x.w}
 	defer func() { x.wrote, x.status, x.sent = w.status != 0, w.status, w.sent }()
 	x.core.onError(w, x.r, err)
