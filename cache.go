@@ -553,6 +553,7 @@ type visit struct {
 	since   store.Since   // when the fetch began
 	call    flight.Call[*answer]
 	spent   bool // a 304 has been about something that is not stored
+	behind  bool // nobody waits for it
 }
 
 // answer is what a call shares.
@@ -906,7 +907,7 @@ func (v *visit) unanswered(err *Error) *Error {
 	if err.Reason != ReasonTimeout || !v.x.overdue() {
 		v.call.Fail(&answer{err: err})
 	}
-	if !v.standsIn(err.Reason != ReasonShared) {
+	if v.behind || !v.standsIn(err.Reason != ReasonShared) {
 		return err
 	}
 	v.by.hits.Add(1)
@@ -1791,23 +1792,32 @@ func (v *visit) refresh() {
 	}
 	b := &visit{
 		x: v.x.behind(), by: v.by, key: call.Key(), control: rfc9111.ParseRequest(nil),
-		found: v.found, stored: v.stored, age: v.age, call: call,
+		found: v.found, stored: v.stored, age: v.age, call: call, behind: true,
 	}
 	b.since = b.by.store.Begin(b.key)
 	job := work.Job{
 		Name: "cache refresh",
-		Do: func(context.Context) error {
-			b.x.start = time.Now() // it has been in the queue
-			if err := b.ask(); err != nil {
-				return err
-			}
-			return nil
-		},
+		Do:   func(context.Context) error { return b.askBehind() },
 		Done: func(error) { b.call.Abandon() },
 	}
 	if !v.by.behind.Submit(job) {
 		call.Abandon()
 	}
+}
+
+// askBehind is ask for nobody: the service counts it among its requests.
+func (v *visit) askBehind() error {
+	x := v.x
+	if !x.life.Enter() {
+		return work.ErrShutdown
+	}
+	defer x.life.Leave()
+	defer x.life.End(&x.link)
+	x.start = time.Now() // it has been in the queue
+	if err := v.ask(); err != nil {
+		return err
+	}
+	return nil
 }
 
 // behind returns an exchange for the same without its client.
