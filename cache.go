@@ -1805,13 +1805,17 @@ func (v *visit) refresh() {
 	}
 }
 
-// askBehind is ask for nobody: the service counts it among its requests.
+// askBehind is ask for nobody, unless somebody has asked meanwhile. The service
+// counts it among its requests.
 func (v *visit) askBehind() error {
 	x := v.x
 	if !x.life.Enter() {
 		return work.ErrShutdown
 	}
 	defer x.life.Leave()
+	if !v.call.Lead() {
+		return nil
+	}
 	defer x.life.End(&x.link)
 	x.start = time.Now() // it has been in the queue
 	if err := v.ask(); err != nil {

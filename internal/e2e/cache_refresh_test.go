@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -74,5 +75,36 @@ func TestFailedRefreshIsNoHit(t *testing.T) {
 		time.Sleep(blink)
 		require.EqualValues(t, 2, n.Load())
 		assert.EqualValues(t, 1, b.cache.Stats().Hits)
+	})
+}
+
+// Who asks for what waits to be refreshed waits no longer than the service takes,
+// though the refreshes of another service hang.
+func TestHangingRefreshesHoldUpNoOtherService(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		other := testnet.NewPipeListener()
+		testnet.UpstreamOn(t, other, testnet.Reply(200, whileRevalidate, "ok"))
+		gate := make(chan struct{})
+		var hang atomic.Bool
+		b := newBubble(t, testnet.Respond(func(*testnet.Request) string {
+			if hang.Load() {
+				<-gate
+			}
+			return testnet.Answer(200, whileRevalidate, "ok")
+		}), gateway.WithService("b", "http://b.test", gateway.WithDialContext(other.DialContext)))
+		b.get("/b/x")
+		for n := range 8 {
+			b.get(fmt.Sprintf("/a/%d", n))
+		}
+		time.Sleep(2 * time.Second)
+		hang.Store(true)
+		for n := range 8 {
+			b.get(fmt.Sprintf("/a/%d", n))
+		}
+		b.get("/b/x")
+		began := time.Now()
+		b.get("/b/x", "Cache-Control: no-cache")
+		lasted(t, 0, time.Since(began))
+		close(gate)
 	})
 }

@@ -139,8 +139,25 @@ func (c *Call[T]) Done() {
 	}
 }
 
+// Lead begins the lead of a call that was taken, and reports false if others
+// have led it by now: there is nothing left to do.
+func (c *Call[T]) Lead() bool {
+	if c.c == nil {
+		return false
+	}
+	mu := &c.c.shard().mu
+	mu.Lock()
+	defer mu.Unlock()
+	if c.term != c.c.term || !c.c.vacant {
+		return false
+	}
+	c.c.vacant = false
+	return true
+}
+
 // Abandon ends the lead of a caller that gave no verdict. One who follows leads
-// from now on, or the next to join; without followers the call ends.
+// from now on, or the next to join; without followers the call ends. So does one
+// that was taken and not led.
 func (c *Call[T]) Abandon() {
 	if c.c == nil {
 		return
@@ -148,8 +165,11 @@ func (c *Call[T]) Abandon() {
 	mu := &c.c.shard().mu
 	mu.Lock()
 	defer mu.Unlock()
-	if c.c.open(c.term) {
+	switch {
+	case c.c.open(c.term):
 		c.c.abandon()
+	case c.term == c.c.term && c.c.vacant:
+		c.c.pass()
 	}
 }
 

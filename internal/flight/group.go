@@ -93,7 +93,8 @@ func (g *Group[T]) Join(key []byte, now time.Time) (Call[T], Role) {
 	return Call[T]{c, c.term}, Lead
 }
 
-// Take leads a new call of key, unless there is one or answers of it are refused.
+// Take makes a new call of key for one who will lead it later, by Lead, unless
+// there is one or answers of it are refused. Until then, the next to join leads.
 func (g *Group[T]) Take(key []byte, now time.Time) (Call[T], bool) {
 	hash, sh := g.shard(key)
 	sh.mu.Lock()
@@ -101,7 +102,7 @@ func (g *Group[T]) Take(key []byte, now time.Time) (Call[T], bool) {
 	if sh.calls[hash] != nil || sh.refused.has(hash, g.at(now)) || len(sh.calls) >= shardCalls {
 		return Call[T]{}, false
 	}
-	c := &call[T]{g: g, hash: hash, key: bytes.Clone(key), term: 1}
+	c := &call[T]{g: g, hash: hash, key: bytes.Clone(key), term: 1, vacant: true}
 	sh.calls[hash] = c
 	return Call[T]{c, c.term}, true
 }

@@ -614,3 +614,55 @@ func TestAloneDoesNotAllocate(t *testing.T) {
 	})
 	assert.Zero(t, n)
 }
+
+// A call that was taken is led by whoever comes first.
+func TestTakenCalls(t *testing.T) {
+	key, now := []byte("key"), time.Now()
+	take := func(t *testing.T) (*Group[int], Call[int]) {
+		t.Helper()
+		g := NewGroup[int]()
+		taken, ok := g.Take(key, now)
+		require.True(t, ok)
+		_, ok = g.Take(key, now)
+		assert.False(t, ok, "once")
+		return g, taken
+	}
+	t.Run("led by who took it", func(t *testing.T) {
+		g, taken := take(t)
+		require.True(t, taken.Lead())
+		assert.False(t, taken.Lead(), "once")
+		follower, role := g.Join(key, now)
+		require.Equal(t, Follow, role)
+		taken.Share(7)
+		v, outcome := follower.Wait(nil, 0)
+		assert.Equal(t, Shared, outcome)
+		assert.Equal(t, 7, v)
+		taken.Done()
+		assert.Zero(t, g.Stats().Calls)
+	})
+	t.Run("led by who joins", func(t *testing.T) {
+		g, taken := take(t)
+		leader, role := g.Join(key, now)
+		require.Equal(t, Lead, role)
+		assert.False(t, taken.Lead())
+		taken.Share(1)
+		taken.Abandon()
+		follower, role := g.Join(key, now)
+		require.Equal(t, Follow, role)
+		leader.Abandon()
+		assert.False(t, taken.Lead(), "it is the follower's")
+		_, outcome := follower.Wait(nil, 0)
+		assert.Equal(t, Promoted, outcome)
+		follower.Refuse(now, 0)
+		assert.Zero(t, g.Stats().Calls)
+	})
+	t.Run("led by nobody", func(t *testing.T) {
+		g, taken := take(t)
+		taken.Abandon()
+		assert.Zero(t, g.Stats().Calls)
+		assert.Zero(t, g.Stats().Abandoned)
+		taken.Abandon()
+		_, ok := g.Take(key, now)
+		assert.True(t, ok)
+	})
+}
