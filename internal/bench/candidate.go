@@ -22,16 +22,21 @@ type candidateConfig struct {
 	Replicas []string // further URLs of the same service
 
 	CacheBytes     int64 // the gateway's; 0: its default
+	Uncached       bool  // its service goes without
 	Timeout        time.Duration
 	AttemptTimeout time.Duration
 	BodyIdle       time.Duration
-	Conns          int    // to a replica
-	Descriptors    uint64 // that the process may have; 0: as many as it got
+	Acquire        time.Duration // of a connection
+	Conns          int           // to a replica
+	Descriptors    uint64        // that the process may have; 0: as many as it got
 
 	// bare writes these bytes
-	Header   http.Header
-	BodySize int
-	Bodies   int // how many of them
+	Status    int // 0: 200
+	After     time.Duration
+	Header    http.Header
+	BodySize  int
+	Bodies    int  // how many of them
+	Patterned bool // as the origin's
 }
 
 // candidate is the process whose cost is measured: a server with one handler.

@@ -17,11 +17,15 @@ import (
 // request is what a load sends, and what it takes for the answer.
 type request struct {
 	Method, Path string
-	BodySize     int // of the request
-	WantSize     int // of the response
+	BodySize     int    // of the request
+	WantSize     int    // of the response
+	WantStatus   int    // of a run's responses; 0: 200
+	Fields       string // further ones, with their line ends
 
 	Keys  int // a random key of so many as the query; 0: each request a key of its own, First and on
 	First int64
+	Twice int64 // after so many keys of their own, the same again; 0: never
+	Vary  bool  // the key is said by a field instead
 }
 
 // key returns that of the nth request.
@@ -29,7 +33,45 @@ func (r *request) key(n int64) int64 {
 	if r.Keys > 0 {
 		return rand.Int64N(int64(r.Keys))
 	}
+	if r.Twice > 0 {
+		n = n/(2*r.Twice)*r.Twice + n%r.Twice
+	}
 	return r.First + n
+}
+
+func (r *request) wantStatus() int {
+	if r.WantStatus == 0 {
+		return 200
+	}
+	return r.WantStatus
+}
+
+// appendHead appends the head of the request for a key.
+func (r *request) appendHead(b []byte, key int64) []byte {
+	b = append(b, r.Method...)
+	b = append(b, ' ')
+	b = append(b, r.Path...)
+	if !r.Vary {
+		if strings.Contains(r.Path, "?") {
+			b = append(b, "&k="...)
+		} else {
+			b = append(b, "?k="...)
+		}
+		b = strconv.AppendInt(b, key, 10)
+	}
+	b = append(b, " HTTP/1.1\r\nHost: bench.test\r\nUser-Agent: bench/1\r\nAccept: application/json\r\nAccept-Encoding: gzip\r\n"...)
+	b = append(b, r.Fields...)
+	if r.Vary {
+		b = append(b, "X-Variant: "...)
+		b = strconv.AppendInt(b, key, 10)
+		b = append(b, "\r\n"...)
+	}
+	if r.BodySize > 0 {
+		b = append(b, "Content-Type: application/json\r\nContent-Length: "...)
+		b = strconv.AppendInt(b, int64(r.BodySize), 10)
+		b = append(b, "\r\n"...)
+	}
+	return append(b, "\r\n"...)
 }
 
 type loadConfig struct {
@@ -54,7 +96,7 @@ type load struct {
 }
 
 func (l *load) role() role {
-	return role{"run": does(l.run), "pace": does(l.pace)}
+	return role{"run": does(l.run), "pace": does(l.pace), "stampede": does(stampede)}
 }
 
 // clientsOf returns so many clients of addr.
@@ -150,7 +192,7 @@ func (lc *loadClient) run(c *loadConfig, content []byte, begin time.Time, starte
 			return nil
 		}
 		head, err := lc.exchange(&c.request, c.key(n), content)
-		if err == nil && (statusOf(head) != 200 || lc.in.length != c.WantSize) {
+		if err == nil && (statusOf(head) != c.wantStatus() || lc.in.length != c.WantSize) {
 			err = fmt.Errorf("answered %q and %d bytes", head, lc.in.length)
 		}
 		if err != nil {
@@ -165,22 +207,7 @@ func (lc *loadClient) run(c *loadConfig, content []byte, begin time.Time, starte
 
 // exchange sends one request and reads its response, whose head it returns.
 func (lc *loadClient) exchange(r *request, key int64, content []byte) ([]byte, error) {
-	b := append(lc.out[:0], r.Method...)
-	b = append(b, ' ')
-	b = append(b, r.Path...)
-	if strings.Contains(r.Path, "?") {
-		b = append(b, "&k="...)
-	} else {
-		b = append(b, "?k="...)
-	}
-	b = strconv.AppendInt(b, key, 10)
-	b = append(b, " HTTP/1.1\r\nHost: bench.test\r\nUser-Agent: bench/1\r\nAccept: application/json\r\nAccept-Encoding: gzip\r\n"...)
-	if r.BodySize > 0 {
-		b = append(b, "Content-Type: application/json\r\nContent-Length: "...)
-		b = strconv.AppendInt(b, int64(r.BodySize), 10)
-		b = append(b, "\r\n"...)
-	}
-	b = append(b, "\r\n"...)
+	b := r.appendHead(lc.out[:0], key)
 	b = append(b, content...)
 	lc.out = b
 	if _, err := lc.conn.Write(b); err != nil {

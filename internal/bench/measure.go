@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -17,6 +18,7 @@ type settings struct {
 	requests int           // 0: as many as usual
 	warm     time.Duration
 	only     string
+	lines    []string // only these, as whole ones
 }
 
 func (s settings) lasting(usual time.Duration) time.Duration {
@@ -34,12 +36,13 @@ func (s settings) count(usual int) int {
 }
 
 type workload struct {
-	name     string
-	method   string
-	sent     int // bytes of the request's body
-	answered int // bytes of the response's body
-	inFlight int
-	subjects []subject
+	name      string
+	method    string
+	sent      int  // bytes of the request's body
+	answered  int  // bytes of what is asked for
+	validated bool // the client has it, and says so
+	inFlight  int
+	subjects  []subject
 }
 
 // A subject is a candidate and how it is used.
@@ -70,9 +73,10 @@ func workloads() []workload {
 	for _, inFlight := range []int{1, 64} {
 		get := []subject{bare, hit, reverseProxy, miss, pass, traced}
 		all = append(all,
-			workload{"1KiB GET", http.MethodGet, 0, 1 << 10, inFlight, get},
-			workload{"1KiB POST", http.MethodPost, 1 << 10, 1 << 10, inFlight, []subject{reverseProxy, pass, traced}},
-			workload{"100KiB GET", http.MethodGet, 0, 100 << 10, inFlight, get},
+			workload{"1KiB GET", http.MethodGet, 0, 1 << 10, false, inFlight, get},
+			workload{"1KiB 304", http.MethodGet, 0, 1 << 10, true, inFlight, []subject{bare, hit}},
+			workload{"1KiB POST", http.MethodPost, 1 << 10, 1 << 10, false, inFlight, []subject{reverseProxy, pass, traced}},
+			workload{"100KiB GET", http.MethodGet, 0, 100 << 10, false, inFlight, get},
 		)
 	}
 	return all
@@ -98,7 +102,7 @@ func (s settings) selected() []workload {
 	for _, w := range workloads() {
 		keep := map[string]bool{}
 		for _, sub := range w.subjects {
-			if strings.Contains(w.String()+" "+sub.name, s.only) {
+			if line := w.String() + " " + sub.name; slices.Contains(s.lines, line) || s.lines == nil && strings.Contains(line, s.only) {
 				keep[sub.name], keep[sub.against] = true, true
 			}
 		}
@@ -121,8 +125,14 @@ type stand struct {
 	upstream *child
 	url      string
 	load     *child
-	headers  map[int]http.Header // what a hit of that size answers with
-	first    int64               // of the keys last given out
+	headers  map[answered]http.Header // what a hit of that kind answers with
+	first    int64                    // of the keys last given out
+}
+
+// answered tells apart what a hit answers with.
+type answered struct {
+	size      int
+	validated bool
 }
 
 func measure(ctx context.Context, s settings) ([]round, error) {
@@ -154,7 +164,7 @@ func measure(ctx context.Context, s settings) ([]round, error) {
 }
 
 func newStand(ctx context.Context, s settings) (*stand, error) {
-	b := &stand{settings: s, headers: map[int]http.Header{}}
+	b := &stand{settings: s, headers: map[answered]http.Header{}}
 	var err error
 	if b.upstream, err = start(ctx, "upstream"); err != nil {
 		return nil, err
@@ -189,28 +199,40 @@ func (b *stand) learnHeaders(ctx context.Context) error {
 	}
 	defer c.stop()
 	for _, size := range bodySizes {
-		for range 2 {
-			req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/api/bench"+resource("s", size), http.NoBody)
-			if err != nil {
+		for _, of := range []answered{{size, false}, {size, false}, {size, true}} {
+			if b.headers[of], err = headerOf(ctx, addr, resource("s", size), of); err != nil {
 				return err
 			}
-			req.Header.Set("Accept-Encoding", "gzip")
-			resp, err := http.DefaultClient.Do(req)
-			if err != nil {
-				return err
-			}
-			n, err := io.Copy(io.Discard, resp.Body)
-			resp.Body.Close()
-			if err != nil || n != int64(size) || resp.StatusCode != http.StatusOK {
-				return fmt.Errorf("the gateway answered %s with %d bytes: %w", resp.Status, n, err)
-			}
-			b.headers[size] = resp.Header
 		}
-		if b.headers[size].Get("Age") == "" {
+		if b.headers[answered{size, false}].Get("Age") == "" {
 			return errors.New("the second answer did not come from the cache")
 		}
 	}
 	return nil
+}
+
+// headerOf asks for a resource, and returns the header of its answer.
+func headerOf(ctx context.Context, addr, path string, of answered) (http.Header, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/api/bench"+path, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept-Encoding", "gzip")
+	status, length := http.StatusOK, int64(of.size)
+	if of.validated {
+		req.Header.Set("If-None-Match", etag("s", of.size))
+		status, length = http.StatusNotModified, 0
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	n, err := io.Copy(io.Discard, resp.Body)
+	if err != nil || n != length || resp.StatusCode != status {
+		return nil, fmt.Errorf("the gateway answered %s with %d bytes: %w", resp.Status, n, err)
+	}
+	return resp.Header, nil
 }
 
 func (b *stand) candidate(ctx context.Context, c *candidateConfig) (*child, string, error) {
@@ -220,7 +242,11 @@ func (b *stand) candidate(ctx context.Context, c *candidateConfig) (*child, stri
 // round measures one subject in a process of its own.
 func (b *stand) round(ctx context.Context, w workload, s subject) (round, error) {
 	var r round
-	config := &candidateConfig{Kind: s.kind, Upstream: b.url, Header: b.headers[w.answered], BodySize: w.answered, Bodies: storedOf(w.answered)}
+	of := answered{w.answered, w.validated}
+	config := &candidateConfig{Kind: s.kind, Upstream: b.url, Header: b.headers[of], BodySize: w.answered, Bodies: storedOf(w.answered)}
+	if w.validated {
+		config.Status, config.BodySize = http.StatusNotModified, 0
+	}
 	if s.stored {
 		config.CacheBytes = 512 << 20 // all that is filled in
 	}
@@ -236,6 +262,10 @@ func (b *stand) round(ctx context.Context, w workload, s subject) (round, error)
 		if run.Keys, err = b.fill(run); err != nil {
 			return r, err
 		}
+	}
+	if w.validated {
+		run.Fields = "If-None-Match: " + etag(s.resource, w.answered) + "\r\n"
+		run.WantStatus, run.WantSize = http.StatusNotModified, 0
 	}
 	if _, err := b.send(run); err != nil {
 		return r, err

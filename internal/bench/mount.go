@@ -41,16 +41,24 @@ var mounts = map[string]func(*candidateConfig) (mounted, error){
 }
 
 // mountBare writes what a hit writes, from as much memory: a body that is always
-// the same stays in the processor's.
+// the same stays in the processor's. It is mounted as a gateway is.
 func mountBare(c *candidateConfig) (mounted, error) {
 	contents := make([][]byte, max(c.Bodies, 1))
 	for i := range contents {
-		contents[i] = body(c.BodySize)
+		contents[i] = c.body()
 	}
-	return mounted{handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	return mounted{handler: http.StripPrefix("/api", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c.After > 0 && !pause(r.Context(), c.After) {
+			return
+		}
 		maps.Copy(w.Header(), c.Header)
-		_, _ = w.Write(contents[rand.IntN(len(contents))])
-	})}, nil
+		if c.Status != 0 {
+			w.WriteHeader(c.Status)
+		}
+		if c.BodySize > 0 {
+			_, _ = w.Write(contents[rand.IntN(len(contents))])
+		}
+	}))}, nil
 }
 
 // mountWaiting holds every request until its client leaves.
@@ -122,6 +130,14 @@ func mountWith(c *candidateConfig, tracers trace.TracerProvider, meters metric.M
 	}, nil
 }
 
+// body is what bare writes.
+func (c *candidateConfig) body() []byte {
+	if c.Patterned {
+		return newPattern(int64(c.BodySize)).next(c.BodySize)
+	}
+	return body(c.BodySize)
+}
+
 // service is what the configuration says beyond the gateway's defaults.
 func (c *candidateConfig) service() []gateway.ServiceOption {
 	var opts []gateway.ServiceOption
@@ -133,6 +149,12 @@ func (c *candidateConfig) service() []gateway.ServiceOption {
 	}
 	if c.BodyIdle > 0 {
 		opts = append(opts, gateway.WithBodyIdleTimeout(c.BodyIdle))
+	}
+	if c.Acquire > 0 {
+		opts = append(opts, gateway.WithAcquireTimeout(c.Acquire))
+	}
+	if c.Uncached {
+		opts = append(opts, gateway.WithoutCache())
 	}
 	if c.Conns > 0 {
 		opts = append(opts, gateway.WithMaxConns(c.Conns))

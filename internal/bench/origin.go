@@ -21,6 +21,7 @@ import (
 // path, and by how it fails as a whole:
 //
 //	/bytes/{n}        n bytes at once (?after=duration: later), once the request's body has been read
+//	/stored/{n}       n bytes that may be stored as ?control says (?after=duration: later)
 //	/hold             no answer before release
 //	/drip/{n}         n bytes, one every 500 ms
 //	/stream/{n}       n bytes as fast as they are taken; /chunked/{n} without saying how many
@@ -37,6 +38,7 @@ type origin struct {
 	written  atomic.Int64 // bytes of streams
 	journal  *os.File
 	server   *http.Server
+	keys     keyed
 	inputs   func() []input // of the amplification check, once they are asked for
 
 	mu      sync.Mutex
@@ -65,6 +67,7 @@ func (o *origin) role() role {
 	return role{
 		"start":   does(o.start),
 		"counts":  does(o.counts),
+		"keyed":   does(o.keys.count),
 		"mode":    does(o.setMode),
 		"release": does(o.letGo),
 		"hangup":  does(o.hangUp),
@@ -91,6 +94,7 @@ func (o *origin) start(c originConfig) (addr string, err error) {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/bytes/{n}", o.bytes)
+	mux.HandleFunc("/stored/{n}", o.stored)
 	mux.HandleFunc("/hold", o.hold)
 	mux.HandleFunc("/drip/{n}", o.drip)
 	mux.HandleFunc("/stream/{n}", o.stream(true))
@@ -250,6 +254,21 @@ func (o *origin) bytes(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+}
+
+func (o *origin) stored(w http.ResponseWriter, r *http.Request) {
+	n, ok := size(w, r)
+	if !ok {
+		return
+	}
+	query := r.URL.Query()
+	defer o.keys.begin(query.Get("k"))()
+	if after, err := time.ParseDuration(query.Get("after")); err == nil && !pause(r.Context(), after) {
+		return
+	}
+	w.Header().Set("Cache-Control", query.Get("control"))
+	w.Header().Set("Content-Length", strconv.FormatInt(n, 10))
+	_, _ = io.Copy(w, newPattern(n))
 }
 
 func (o *origin) hold(w http.ResponseWriter, r *http.Request) {

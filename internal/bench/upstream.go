@@ -11,8 +11,9 @@ import (
 	"time"
 )
 
-// The upstream answers /{s|p}/{bytes}: s may be stored for a minute, p may not
-// be stored. It speaks just enough HTTP/1.1 to be no part of what is measured:
+// The upstream answers /{s|l|v|p}/{bytes}: s may be stored for a minute, l for a
+// day, v too but says that X-Variant tells its answers apart, p may not be
+// stored. It speaks just enough HTTP/1.1 to be no part of what is measured:
 // a response is ready before it is asked for, and is one write.
 type upstream struct {
 	ready  atomic.Pointer[map[string][]byte]
@@ -47,11 +48,14 @@ func (u *upstream) start(nothing) (addr string, err error) {
 func (u *upstream) prepare(now time.Time) {
 	ready := map[string][]byte{}
 	for _, size := range bodySizes {
-		for name, control := range map[string]string{"s": "max-age=60", "p": "no-store"} {
+		for name, fields := range map[string]string{
+			"s": "Cache-Control: max-age=60", "l": "Cache-Control: max-age=86400",
+			"v": "Cache-Control: max-age=86400\r\nVary: X-Variant", "p": "Cache-Control: no-store",
+		} {
 			var b bytes.Buffer
 			fmt.Fprintf(&b, "HTTP/1.1 200 OK\r\nDate: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"+
-				"Cache-Control: %s\r\nETag: \"%s-%d\"\r\nX-Served-By: upstream\r\n\r\n",
-				now.UTC().Format(http.TimeFormat), size, control, name, size)
+				"%s\r\nETag: %s\r\nX-Served-By: upstream\r\n\r\n",
+				now.UTC().Format(http.TimeFormat), size, fields, etag(name, size))
 			b.Write(body(size))
 			ready[resource(name, size)] = b.Bytes()
 		}
@@ -60,6 +64,8 @@ func (u *upstream) prepare(now time.Time) {
 }
 
 func resource(name string, size int) string { return "/" + name + "/" + strconv.Itoa(size) }
+
+func etag(name string, size int) string { return fmt.Sprintf(`"%s-%d"`, name, size) }
 
 func body(size int) []byte { return bytes.Repeat([]byte("0123456789abcdef"), size/16) }
 
