@@ -167,7 +167,8 @@ func (c *Cache) Shutdown(ctx context.Context) error {
 }
 
 // Purge removes what is stored for one URI of a service, or of a handler under
-// that name: its path below the service, with its query, such as "/42?full=1".
+// that name: its path below the service, such as "/42?full=1", with its query as
+// [WithSortedQuery] and [WithIgnoredQuery] have it.
 // All variants go, whatever host and prefix they were asked for at. What is on
 // its way is not stored. It returns how many entries it removed, and takes a
 // time that grows with the cache, during which the cache is used.
@@ -230,7 +231,7 @@ func (c *Cache) remove(match func(key string, r *resource) bool, soft bool) (n i
 // atURI picks the resources of one URI.
 func atURI(uri string) func(*keyParts) bool {
 	target, query := uri, ""
-	if u, err := url.Parse(uri); err == nil {
+	if u, err := url.ParseRequestURI(uri); err == nil { // which takes no host out of //
 		target, query = cmp.Or(u.EscapedPath(), "/"), u.RawQuery
 		if u.ForceQuery {
 			target += "?"
@@ -928,6 +929,9 @@ func (v *visit) relayAlone(f *fetch) *Error {
 	v.refuse(a.status)
 	if f.plain && v.clientHas(a) {
 		x.cache.status = a.status
+		if a.whole() {
+			a.discard() // and its connection can be used again
+		}
 		f.close(nil)
 		x.relayNotModified(a)
 		return nil
