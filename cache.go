@@ -340,7 +340,7 @@ func (r *resource) expire(now time.Time) *resource {
 
 func (r *resource) tagged(tags []string) bool {
 	for _, e := range r.variants {
-		if slices.ContainsFunc(tags, func(tag string) bool { return slices.Contains(e.tags, tag) }) {
+		if e.anyTag || slices.ContainsFunc(tags, func(tag string) bool { return slices.Contains(e.tags, tag) }) {
 			return true
 		}
 	}
@@ -368,6 +368,7 @@ type entry struct {
 	vary       []string
 	variant    []byte
 	tags       []string
+	anyTag     bool // too many to be kept: it may have any
 	validators rfc9111.Validators
 	terms      rfc9111.Terms
 	received   time.Time
@@ -416,7 +417,7 @@ func (e *entry) expire(now time.Time) *entry {
 func (e *entry) copied() *entry {
 	return &entry{
 		status: e.status, head: e.head, body: e.body, part: e.part, length: e.length, size: e.size, vary: e.vary, variant: e.variant,
-		tags: e.tags, validators: e.validators, terms: e.terms, received: e.received, maxStale: e.maxStale,
+		tags: e.tags, anyTag: e.anyTag, validators: e.validators, terms: e.terms, received: e.received, maxStale: e.maxStale,
 		aged: e.aged, refers: e.refers, untyped: e.untyped,
 	}
 }
@@ -1056,7 +1057,8 @@ func newEntry(ex *rfc9111.Exchange, svc *service) *entry {
 	}
 	e.vary, _ = rfc9111.ParseVary(head)
 	e.variant = rfc9111.AppendVariant(nil, e.vary, ex.Request)
-	e.tags, _ = rfc9111.Tags(head)
+	tags, ok := rfc9111.Tags(head)
+	e.tags, e.anyTag = tags, !ok
 	forward.StripHop(head)
 	if head["Date"] == nil { // RFC 9110 §6.6.1
 		head["Date"] = []string{e.received.UTC().Format(http.TimeFormat)}
