@@ -154,8 +154,7 @@ func (k *keysCheck) variants(ctx context.Context) error {
 	go func() {
 		run := k.of("v")
 		run.Vary = true
-		_, err := k.flood(cached, run)
-		flooded <- err
+		flooded <- k.pour(cached, run)
 	}()
 	for {
 		got, err := ask[paceResult](others, "pace", pace)
@@ -165,7 +164,12 @@ func (k *keysCheck) variants(ctx context.Context) error {
 		rounds = append(rounds, got)
 		select {
 		case err := <-flooded:
-			return errors.Join(err, judgeHot(rounds, before, cached))
+			if err != nil {
+				return err
+			}
+			hot := judgeHot(rounds, before, cached)
+			_, err = judgeHeld(cached) // now that all is quiet
+			return errors.Join(hot, err)
 		default:
 		}
 	}
@@ -199,13 +203,26 @@ func (k *keysCheck) of(name string) request {
 
 // flood sends them all, and looks at what the gateway holds then, and has held.
 func (k *keysCheck) flood(g *gatewayChild, r request) (gateway.CacheStats, error) {
+	if err := k.pour(g, r); err != nil {
+		return gateway.CacheStats{}, err
+	}
+	return judgeHeld(g)
+}
+
+// pour sends them all, while the gateway is watched.
+func (k *keysCheck) pour(g *gatewayChild, r request) error {
 	if err := g.tell("watch", 100*time.Millisecond); err != nil {
-		return gateway.CacheStats{}, err
+		return err
 	}
-	result, err := k.send(loadConfig{Addr: g.addr, request: r, InFlight: 16, Requests: k.n})
-	if err != nil {
-		return gateway.CacheStats{}, err
+	result, err := k.send(loadConfig{Addr: g.addr, request: r, InFlight: 16, Requests: k.n, Duration: 20 * time.Minute})
+	if err == nil {
+		fmt.Printf("%d requests, %.0f a second\n", result.Requests, float64(result.Requests)/result.Elapsed.Seconds())
 	}
+	return err
+}
+
+// judgeHeld looks at what a gateway holds, and has held since it was watched.
+func judgeHeld(g *gatewayChild) (gateway.CacheStats, error) {
 	most, err := ask[memory](g.child, "watched", nothing{})
 	if err != nil {
 		return gateway.CacheStats{}, err
@@ -219,8 +236,8 @@ func (k *keysCheck) flood(g *gatewayChild, r request) (gateway.CacheStats, error
 		return at, err
 	}
 	const mib = 1 << 20
-	verdict := fmt.Sprintf("%d requests, %.0f a second: heap %d MiB after collections, %d MiB alive at the most, may be %d; %d entries of %d MiB in the cache, %d hits, %d dropped",
-		result.Requests, float64(result.Requests)/result.Elapsed.Seconds(), held.Heap/mib, most.Live/mib, keysHeap/mib,
+	verdict := fmt.Sprintf("heap %d MiB after collections, %d MiB alive at the most, may be %d; %d entries of %d MiB in the cache, %d hits, %d dropped",
+		held.Heap/mib, most.Live/mib, keysHeap/mib,
 		at.Entries, at.Bytes/mib, at.Hits, at.Evictions)
 	fmt.Println(verdict)
 	if max(held.Heap, most.Live) > keysHeap {

@@ -78,7 +78,7 @@ type loadConfig struct {
 	Addr string
 	request
 	InFlight int
-	Duration time.Duration // unless Requests says how many
+	Duration time.Duration // a minute less than they may take, if Requests says how many
 	Requests int64
 }
 

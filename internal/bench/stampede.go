@@ -37,16 +37,20 @@ func checkStampede(ctx context.Context, s settings) error {
 	defer r.stop()
 	fmt.Printf("%s\n\n", machine())
 	st := &stampedeCheck{r, s.count(10_000)}
-	if err := st.cold(ctx); err != nil {
-		return fmt.Errorf("a cold key: %w", err)
+	var faults []error
+	for _, part := range []struct {
+		what string
+		do   func() error
+	}{
+		{"a cold key", func() error { return st.cold(ctx) }},
+		{"what may not be shared", st.separate},
+		{"what comes stale under load", func() error { return st.stale(s) }},
+	} {
+		if err := part.do(); err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", part.what, err))
+		}
 	}
-	if err := st.separate(); err != nil {
-		return fmt.Errorf("what may not be shared: %w", err)
-	}
-	if err := st.stale(s); err != nil {
-		return fmt.Errorf("what comes stale under load: %w", err)
-	}
-	return nil
+	return errors.Join(faults...)
 }
 
 type stampedeCheck struct {
@@ -146,48 +150,56 @@ const (
 // hits take whose keys stay fresh tells what is the machine's.
 func (st *stampedeCheck) stale(s settings) error {
 	lasting := s.lasting(5 * time.Second)
-	fresh, _, err := st.hits("max-age=3600", lasting)
+	fresh, err := st.hits("max-age=3600", lasting)
 	if err != nil {
 		return err
 	}
-	stale, at, err := st.hits("max-age=1, stale-while-revalidate=60", lasting)
+	stale, err := st.hits("max-age=1, stale-while-revalidate=60", lasting)
 	if err != nil {
 		return err
 	}
-	seconds := int64(lasting/time.Second) + 1 // that are begun
+	seconds := int64(stale.Elapsed/time.Second) + 1 // that are begun
 	fmt.Printf("%d keys at %d a second: p50 %v, p99 %v, max %v\n", staleKeys, staleRate, fresh.P50, fresh.P99, fresh.Max)
 	fmt.Printf("stale after 1s: p50 %v, p99 %v, may be %v, max %v; %d keys were validated %d times, one %d times at the most, may be %d, and %d at once, may be 1\n",
-		stale.P50, stale.P99, staleTail, stale.Max, at.Keys, at.Requests, at.Most, seconds, at.AtOnce)
+		stale.P50, stale.P99, staleTail, stale.Max, stale.Keys, stale.Requests, stale.Most, seconds, stale.AtOnce)
 	switch {
-	case at.AtOnce > 1:
-		return fmt.Errorf("%d validations of a key at once", at.AtOnce)
-	case at.Most > seconds:
-		return fmt.Errorf("%d validations of a key in %v", at.Most, lasting)
-	case at.Keys != staleKeys || at.Requests < staleKeys*seconds/4:
-		return fmt.Errorf("%d validations of %d keys in %v: they hardly came stale", at.Requests, at.Keys, lasting)
+	case stale.AtOnce > 1:
+		return fmt.Errorf("%d validations of a key at once", stale.AtOnce)
+	case stale.Most > seconds:
+		return fmt.Errorf("%d validations of a key in %v", stale.Most, stale.Elapsed)
+	case stale.Keys != staleKeys || stale.Requests < staleKeys*seconds/4:
+		return fmt.Errorf("%d validations of %d keys in %v: they hardly came stale", stale.Requests, stale.Keys, lasting)
 	case stale.P99 > staleTail:
 		return fmt.Errorf("p99 is %v, may be %v", stale.P99, staleTail)
 	}
 	return nil
 }
 
-// hits stores keys and then asks for them, and counts what went upstream
-// meanwhile.
-func (st *stampedeCheck) hits(control string, lasting time.Duration) (took quantiles, at keyCounts, err error) {
+// hitsResult is how long hits took, and what went upstream meanwhile.
+type hitsResult struct {
+	quantiles
+	keyCounts
+	Elapsed time.Duration
+}
+
+// hits stores keys and then asks for them.
+func (st *stampedeCheck) hits(control string, lasting time.Duration) (result hitsResult, err error) {
 	r := request{Method: http.MethodGet, Path: "/api/bench" + storedPath(control, staleAfter), WantSize: stampedeSize}
 	if _, err := ask[loadResult](st.load, "run", loadConfig{Addr: st.addr, InFlight: 64, Requests: staleKeys, request: r}); err != nil {
-		return took, at, err
+		return result, err
 	}
 	if _, err := ask[keyCounts](st.origin, "keyed", nothing{}); err != nil { // it begins anew
-		return took, at, err
+		return result, err
 	}
 	r.Keys = staleKeys
+	began := time.Now()
 	got, err := ask[paceResult](st.load, "pace", paceConfig{Addr: st.addr, Rate: staleRate, Duration: lasting, InFlight: 256, Mix: []request{r}})
 	if err = errors.Join(err, got.flawless()); err != nil {
-		return took, at, err
+		return result, err
 	}
-	at, err = ask[keyCounts](st.origin, "keyed", nothing{})
-	return got.Good, at, err
+	result.quantiles, result.Elapsed = got.Good, time.Since(began)
+	result.keyCounts, err = ask[keyCounts](st.origin, "keyed", nothing{})
+	return result, err
 }
 
 func storedPath(control string, after time.Duration) string {
