@@ -35,6 +35,7 @@ type Exchange struct {
 	End      time.Time     // of everything
 
 	Observer Observer
+	Progress Progress // nil: nobody asks
 
 	// The response, once Do has returned nil.
 	Status        int
@@ -76,6 +77,25 @@ type Observer interface {
 	Interim(status int, header http.Header) error
 }
 
+// Progress is told, on the goroutine of Do, how far it has come.
+type Progress interface{ Reached(step Step) }
+
+// A Step is what Do waits for.
+type Step int8
+
+// The steps. One that need not be waited for may be left out.
+const (
+	StepPool   Step = iota // a connection that is free, or may be made
+	StepDial               // a new connection
+	StepAnswer             // the request is being sent, and then the answer's header
+)
+
+func (x *Exchange) reached(step Step) {
+	if x.Progress != nil {
+		x.Progress.Reached(step)
+	}
+}
+
 // mode is how a content ends.
 type mode int8
 
@@ -109,6 +129,7 @@ func (cl *Client) Do(x *Exchange) error {
 			cl.pool.drop(c, DiscardError)
 			return err
 		}
+		x.reached(StepAnswer)
 		seen, err := x.send(m)
 		if x.seen = seen; seen != lookAlive {
 			continue

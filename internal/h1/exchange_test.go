@@ -93,6 +93,31 @@ func TestInterimResponses(t *testing.T) {
 	})
 }
 
+// steps is a Progress that remembers.
+type steps struct{ seen []Step }
+
+func (s *steps) Reached(step Step) { s.seen = append(s.seen, step) }
+
+func TestProgress(t *testing.T) {
+	both(t, func(t *testing.T, secure bool) {
+		p := newPeer(t, secure, answering(okay))
+		cl := p.client(t, Config{Pool: PoolConfig{Max: 1, AcquireTimeout: time.Millisecond}})
+		do := func(fails error, want ...Step) *Exchange {
+			x, told := newExchange(t, "GET"), &steps{}
+			x.Progress = told
+			require.ErrorIs(t, cl.Do(x), fails)
+			require.Equal(t, want, told.seen)
+			return x
+		}
+		first := do(nil, StepPool, StepDial, StepAnswer)
+		do(ErrAcquireTimeout, StepPool).Close()
+		first.Close()
+		do(nil, StepPool, StepDial, StepAnswer).Close() // the first was not read to its end
+		require.Equal(t, "ok", fetch(t, cl))
+		do(nil, StepAnswer).Close() // on a connection that was idle
+	})
+}
+
 // Interim responses without end are bounded by the time to the header, though
 // nobody counts them.
 func TestEndlessInterimResponses(t *testing.T) {

@@ -93,7 +93,14 @@ func (cl *Client) connect(x *Exchange) (*conn, error) {
 	if c := cl.pool.tryGet(); c != nil {
 		return c, nil
 	}
-	return x.obtain(cl.pool.get)
+	return x.obtain(func(ctx context.Context) (*conn, error) {
+		x.reached(StepPool)
+		if err := cl.pool.slot(ctx); err != nil {
+			return nil, err
+		}
+		x.reached(StepDial)
+		return cl.pool.fill(ctx)
+	})
 }
 
 // replace has another connection for x, whose own has died while it was idle.
@@ -105,7 +112,10 @@ func (cl *Client) replace(x *Exchange) (*conn, error) {
 			c.surplus()
 		}
 	}
-	return x.obtain(func(ctx context.Context) (*conn, error) { return cl.pool.replace(ctx, c, why) })
+	return x.obtain(func(ctx context.Context) (*conn, error) {
+		x.reached(StepDial)
+		return cl.pool.replace(ctx, c, why)
+	})
 }
 
 // obtain waits for a connection as long as x may.

@@ -98,22 +98,19 @@ func (p *pool) tryGet() *conn {
 	return p.pop()
 }
 
-// get returns a connection, as tryGet does, or a new one with no uses. Callers
-// are served in their order. It fails with what ended ctx, ErrAcquireTimeout,
-// ErrClosed or a DialError.
-func (p *pool) get(ctx context.Context) (*conn, error) {
+// slot has a slot for its caller, who goes on with fill. Callers are served in
+// their order. It fails with what ended ctx, ErrAcquireTimeout or ErrClosed.
+func (p *pool) slot(ctx context.Context) error {
 	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
-	if !p.slots.TryAcquire(1) {
-		if err := p.wait(ctx); err != nil {
-			return nil, err
-		}
+	if p.slots.TryAcquire(1) {
+		return nil
 	}
-	return p.fill(ctx)
+	return p.wait(ctx)
 }
 
-// replace is drop and get in one, without going to the end of the queue.
+// replace is drop, slot and fill in one, without going to the end of the queue.
 func (p *pool) replace(ctx context.Context, c *conn, why Discard) (*conn, error) {
 	p.discard(c, why)
 	return p.fill(ctx)
@@ -196,7 +193,9 @@ func (p *pool) queue(ctx context.Context) error {
 	return ErrAcquireTimeout
 }
 
-// fill has a connection for the slot that its caller holds, or gives it back.
+// fill has a connection for the slot that its caller holds, as tryGet does, or a
+// new one with no uses; or it gives the slot back. It fails with what ended ctx,
+// ErrClosed or a DialError.
 func (p *pool) fill(ctx context.Context) (*conn, error) {
 	p.mu.Lock()
 	if p.closed {

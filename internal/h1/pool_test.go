@@ -16,6 +16,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// get is what a client does where tryGet has nothing.
+func (p *pool) get(ctx context.Context) (*conn, error) {
+	if err := p.slot(ctx); err != nil {
+		return nil, err
+	}
+	return p.fill(ctx)
+}
+
 // endpoint is what a pool under test connects to. It judges how: never more
 // than most connections, each closed once.
 type endpoint struct {
