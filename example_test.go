@@ -615,6 +615,35 @@ func ExampleWithBreaker() {
 	// asked 3 times; map[breaker_open:1]
 }
 
+// A request that takes long is reported while it still runs.
+func ExampleWithSlowRequest() {
+	slow := make(chan string, 1)
+	answer := make(chan struct{})
+	orders := service(func(http.ResponseWriter, *http.Request) { <-answer })
+	defer orders.Close()
+
+	gw, err := gateway.New(
+		gateway.WithSlowRequest(time.Second, func(r gateway.SlowRequest) {
+			slow <- fmt.Sprintf("%s %s of %s is at %q, attempt %d", r.Method, r.Path, r.Service, r.Stage, r.Attempts)
+		}),
+		gateway.WithService("orders", orders.URL),
+	)
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	app := httptest.NewServer(gw)
+	defer app.Close()
+	go func() {
+		fmt.Println(<-slow)
+		close(answer)
+	}()
+	show(app.URL + "/orders/1?token=secret")
+	// Output:
+	// GET /orders/1 of orders is at "header", attempt 1
+	// 200
+}
+
 // A request that is not answered soon is sent to another replica, too. The first
 // answer is taken, and the other request is called off.
 func ExampleWithHedge() {

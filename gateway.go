@@ -79,6 +79,7 @@ func New(opts ...Option) (*Gateway, error) {
 		return nil, err
 	}
 	core.snapshot.Store(snap)
+	core.watch()
 	stop, err := core.observe()
 	if err != nil {
 		return nil, err
@@ -152,7 +153,7 @@ func (g *Gateway) lives() []*work.Life {
 // core is what a gateway and a stand-alone upstream have in common.
 type core struct {
 	snapshot  atomic.Pointer[snapshot]
-	life      *work.Life // of requests for no known service
+	life      *work.Life // of requests for no known service, and of what watches all of them
 	log       *slog.Logger
 	access    bool // log a line for each request
 	onError   ErrorHandler
@@ -160,6 +161,10 @@ type core struct {
 	unrouted  *telemetry.Service
 	stats     serviceStats // of requests for no known service
 	started   time.Time
+
+	roll      work.Roll[*exchange] // those under way whose service reports slow ones
+	every     time.Duration        // how often they are looked at; zero: never
+	unwatched atomic.Bool // what watches is to be started by the next request
 }
 
 // snapshot is what the options said: immutable, swapped as a whole.
@@ -226,6 +231,8 @@ type exchange struct {
 	link work.Link // among what Shutdown cuts, while a write may wait
 	mu   sync.Mutex
 	cut  bool
+
+	mark mark // for whoever looks for slow ones
 }
 
 // exchanges are used again: whatever outlives a request holds its fetch, and
@@ -243,6 +250,12 @@ func (c *core) serve(w http.ResponseWriter, r *http.Request, svc *service, rest 
 	entered := x.life.Enter()
 	x.ctx = spans.StartServer(&x.span, r)
 	x.stats().inFlight.Add(1)
+	if c.unwatched.Load() {
+		c.beside()
+	}
+	if svc != nil && svc.policy.slow.threshold > 0 {
+		x.join()
+	}
 	defer x.end(entered)
 	err := x.judge()
 	switch {
@@ -517,11 +530,15 @@ var errDrained = errors.New("ended by drain")
 
 // relayBody streams the content, as c has it.
 func (x *exchange) relayBody(a *attempt, c content) *Error {
-	if forward.IsEventStream(a.head) {
+	stream := forward.IsEventStream(a.head)
+	if stream {
 		a.fetch.shared = true
 		defer x.life.Open(func() { a.wire.Abort(errDrained) }).Close()
 	}
 	w := x.body(a.length, forward.NeedsFlush(a.head, a.length))
+	if stream {
+		x.reached(stageStream)
+	}
 	var n int64
 	for {
 		piece, err := c.Next()
@@ -555,6 +572,7 @@ type bodyWriter exchange
 func (x *exchange) body(length int64, flush bool) *bodyWriter {
 	w := (*bodyWriter)(x)
 	w.length, w.flush = length, flush
+	x.reached(stageBody)
 	if w.blocks() && !w.life.Begin(&w.link, w) {
 		w.cut = true
 	}
@@ -722,6 +740,7 @@ func (x *exchange) tunnel(a *attempt) *Error {
 		return fault(ReasonBadRequest, err)
 	}
 	x.wrote, x.status = true, a.status
+	x.reached(stageStream)
 	t := forward.NewTunnel(forward.TunnelConfig{
 		Client: conn, ClientBuffered: buffered.Reader, Upstream: upstream,
 		Idle: x.svc.policy.tunnelIdleTimeout, Go: x.life.Go,
@@ -757,6 +776,7 @@ func (x *exchange) fail(err *Error) {
 	if x.wrote || err.Status == statusClientClosed {
 		panic(http.ErrAbortHandler)
 	}
+	x.reached(stageBody)
 	h := x.w.Header()
 	x.setRequestID(h)
 	x.setCacheStatus(h, make([]string, 1))
@@ -784,6 +804,7 @@ func (x *exchange) fail(err *Error) {
 // http.ErrAbortHandler goes on to the server.
 func (x *exchange) end(entered bool) {
 	v := recover()
+	x.mark.place.Leave() // before anything that is read there ends
 	if v != nil && v != any(http.ErrAbortHandler) {
 		x.core.panicked("request", v, debug.Stack())
 		v = x.failPanic()

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 	"github.com/embedgw/gateway/internal/h1"
 	"github.com/embedgw/gateway/internal/stats"
 	"github.com/embedgw/gateway/internal/telemetry"
+	"github.com/embedgw/gateway/internal/work"
 )
 
 // version is this package's, as telemetry reports it.
@@ -127,6 +129,298 @@ func (u *Upstream) state() telemetry.ServiceState {
 		})
 	}
 	return s
+}
+
+// A Stage is what a request is at.
+type Stage string
+
+// The stages. Those up to "pool" are the gateway's own part.
+const (
+	StageRoute    Stage = "route"    // it is judged and routed
+	StageCache    Stage = "cache"    // it is looked up
+	StageQueue    Stage = "queue"    // it waits for a place of WithMaxConcurrency
+	StageHooks    Stage = "hooks"    // a hook of the app's runs, or its token source, and what follows
+	StagePool     Stage = "pool"     // it waits for a connection to come free
+	StageConnect  Stage = "connect"  // it waits for a new connection
+	StageHeader   Stage = "header"   // it is being sent, and waits for the response's header
+	StageBackoff  Stage = "backoff"  // it waits before the next attempt
+	StageCollapse Stage = "collapse" // it waits for the answer to another request
+	StageBody     Stage = "body"     // the response's content goes to the client
+	StageStream   Stage = "stream"   // it is an event stream or a tunnel, which is meant to last
+)
+
+// stage is a Stage as exchanges note it.
+type stage uint32
+
+const (
+	stageRoute stage = iota
+	stageCache
+	stageQueue
+	stageHooks
+	stagePool
+	stageConnect
+	stageHeader
+	stageBackoff
+	stageCollapse
+	stageBody
+	stageStream
+	stageBits = 8 // of a note; the others count the changes
+)
+
+var stages = [...]Stage{
+	StageRoute, StageCache, StageQueue, StageHooks, StagePool, StageConnect, StageHeader, StageBackoff, StageCollapse, StageBody, StageStream,
+}
+
+// stageOf returns the stage that was noted.
+func stageOf(note uint32) stage { return stage(note & (1<<stageBits - 1)) }
+
+// A SlowRequest is a request that takes longer than [WithSlowRequest] allows,
+// and is still running.
+type SlowRequest struct {
+	Service string
+	Method  string
+	Path    string // as the client sent it, without the query, shortened
+	TraceID string // empty: none
+
+	Start    time.Time
+	Elapsed  time.Duration
+	Stage    Stage         // what it is at
+	InStage  time.Duration // for at least so long
+	Own      time.Duration // at least so much of Elapsed was the gateway's own part
+	Attempts int           // so far
+	Endpoint string        // of the last of them: host:port, or a socket's path; empty: none yet
+
+	// Over the last 5 to 10 seconds, of this process: how long goroutines that
+	// could run had to wait (99th percentile), and the longest stop for a garbage
+	// collection. Where they are long, it is the process that is slow, or its
+	// machine, and not an upstream.
+	SchedulerLatency time.Duration
+	GCPause          time.Duration
+
+	Dropped uint64 // slow requests of the service that were not reported since the last report
+}
+
+// slowPolicy says which requests are slow.
+type slowPolicy struct {
+	threshold time.Duration // zero: none
+	own       time.Duration
+	hook      func(SlowRequest) // nil: they are only logged
+}
+
+const (
+	slowThreshold = 5 * time.Second
+	slowOwn       = 100 * time.Millisecond
+	slowEvery     = time.Second     // between two reports of a service
+	stallWindow   = 5 * time.Second // between two marks
+	leastLook     = 5 * time.Millisecond
+)
+
+// WithSlowRequest has requests reported while they still run: once they have
+// taken longer than threshold, or the gateway's own part of them (all that is
+// no waiting for an upstream, for the client or for another request) longer
+// than 100 ms, or than threshold if that is less. Each is reported once for
+// either, a service's at most once a second; what is left out is counted. Event
+// streams and tunnels are not slow. Each report is logged, and given to f,
+// which may be nil and must not block: one goroutine looks at all requests of a
+// gateway, every 50 ms at most, from the first request until Shutdown. A
+// threshold of zero is 5 s. Default: off.
+func WithSlowRequest(threshold time.Duration, f func(SlowRequest)) DefaultOption {
+	return def("WithSlowRequest", func(p *policy, l *list) {
+		if threshold < 0 || threshold > 0 && threshold < 2*leastLook {
+			l.fault(threshold.String(), "less than 10 ms")
+		}
+		threshold := cmp.Or(threshold, slowThreshold)
+		p.slow = slowPolicy{threshold: threshold, own: min(threshold, slowOwn), hook: f}
+	})
+}
+
+// WithoutSlowRequest reports no slow requests.
+func WithoutSlowRequest() DefaultOption {
+	return def("WithoutSlowRequest", func(p *policy, _ *list) { p.slow = slowPolicy{} })
+}
+
+// mark is what is known of an exchange to whoever looks for slow ones, on
+// another goroutine. While it is in the roll the exchange's svc, start and span
+// do not change.
+type mark struct {
+	on             bool
+	place          work.Place[*exchange]
+	method, target string
+	note           atomic.Uint32 // the stage, and how many there were before
+	attempts       atomic.Int32
+	endpoint       atomic.Pointer[endpoint]
+
+	// Of who looks.
+	seen      uint32
+	since     time.Time // when that was seen first
+	looked    time.Time
+	own       time.Duration
+	toldOwn   bool
+	toldWhole bool
+}
+
+// join has the exchange looked at from now on.
+func (x *exchange) join() {
+	m := &x.mark
+	m.on, m.method, m.target = true, x.r.Method, x.r.RequestURI
+	if !strings.HasPrefix(m.target, "/") {
+		m.target = x.r.URL.EscapedPath()
+	}
+	x.core.roll.Join(&m.place, x)
+}
+
+// reached notes what the exchange is at. Only its own goroutine does.
+func (x *exchange) reached(s stage) {
+	if !x.mark.on {
+		return
+	}
+	if note := x.mark.note.Load(); stageOf(note) != s {
+		x.mark.note.Store((note>>stageBits+1)<<stageBits | uint32(s))
+	}
+}
+
+// attempted notes an attempt.
+func (x *exchange) attempted(n int, e *endpoint) {
+	if x.mark.on {
+		x.mark.attempts.Store(int32(n)) //nolint:gosec // at most 12
+		x.mark.endpoint.Store(e)
+		x.reached(stageHeader)
+	}
+}
+
+// watch prepares what runs beside all requests.
+func (c *core) watch() {
+	for _, svc := range c.snapshot.Load().services {
+		if p := svc.policy.slow; p.threshold > 0 {
+			every := max(p.own/2, leastLook)
+			c.every = min(every, cmp.Or(c.every, every))
+		}
+	}
+	c.unwatched.Store(c.every > 0)
+}
+
+// beside starts it.
+func (c *core) beside() {
+	if !c.unwatched.Swap(false) {
+		return
+	}
+	if c.every > 0 {
+		c.life.Background("slow requests", c.lookForSlow)
+	}
+}
+
+// slowReports is what was reported of a service. Only who looks touches it.
+type slowReports struct {
+	last    time.Time
+	dropped uint64
+}
+
+// slowReport is one that is to be made.
+type slowReport struct {
+	SlowRequest
+	hook func(SlowRequest)
+}
+
+func (c *core) lookForSlow(ctx context.Context) {
+	stalls := stats.NewStalls()
+	marked := time.Now()
+	var latency, pause time.Duration // of the window before
+	var reports []slowReport
+	for wait(ctx, c.every) {
+		now := time.Now()
+		reports = reports[:0]
+		c.roll.Each(func(x *exchange) {
+			if x.isSlow(now) && x.svc.up.slow.admit(now) {
+				reports = append(reports, slowReport{x.slowRequest(now), x.svc.policy.slow.hook})
+			}
+		})
+		due := now.Sub(marked) >= stallWindow
+		if len(reports) == 0 && !due {
+			continue
+		}
+		latencyNow, pauseNow := stalls.Read()
+		for i := range reports {
+			reports[i].SchedulerLatency, reports[i].GCPause = max(latency, latencyNow), max(pause, pauseNow)
+			c.report(&reports[i])
+		}
+		clear(reports)
+		if due {
+			stalls.Mark()
+			latency, pause, marked = latencyNow, pauseNow, now
+		}
+	}
+}
+
+// isSlow looks at the exchange, and says whether there is something to report.
+func (x *exchange) isSlow(now time.Time) bool {
+	m, p := &x.mark, &x.svc.policy.slow
+	note := m.note.Load()
+	if m.looked.IsZero() {
+		m.since, m.looked, m.seen = now, now, note
+		if note == 0 { // it is where it began
+			m.since, m.looked = x.start, x.start
+		}
+	}
+	if note != m.seen {
+		m.seen, m.since = note, now
+	} else if stageOf(note) <= stagePool {
+		m.own += now.Sub(m.looked)
+	}
+	m.looked = now
+	own := !m.toldOwn && m.own >= p.own
+	whole := !m.toldWhole && stageOf(note) != stageStream && now.Sub(x.start) >= p.threshold
+	m.toldOwn = m.toldOwn || own
+	m.toldWhole = m.toldWhole || whole
+	return own || whole
+}
+
+// admit says whether one more may be reported, and counts it if not.
+func (s *slowReports) admit(now time.Time) bool {
+	if !s.last.IsZero() && now.Sub(s.last) < slowEvery {
+		s.dropped++
+		return false
+	}
+	s.last = now
+	return true
+}
+
+// slowRequest is what can be said of the exchange.
+func (x *exchange) slowRequest(now time.Time) SlowRequest {
+	m, up := &x.mark, x.svc.up
+	target, _, _ := strings.Cut(m.target, "?")
+	r := SlowRequest{
+		Service: up.name, Method: forward.Printable(m.method, 32), Path: forward.Printable(target, 512), TraceID: x.span.TraceID(),
+		Start: x.start, Elapsed: now.Sub(x.start), Stage: stages[stageOf(m.seen)], InStage: now.Sub(m.since), Own: m.own,
+		Attempts: int(m.attempts.Load()), Dropped: up.slow.dropped,
+	}
+	up.slow.dropped = 0
+	if e := m.endpoint.Load(); e != nil {
+		r.Endpoint = e.address
+	}
+	return r
+}
+
+// report logs a slow request, and tells the hook.
+func (c *core) report(r *slowReport) {
+	c.log.LogAttrs(context.Background(), slog.LevelWarn, "gateway: slow request",
+		slog.String("gateway.service", r.Service), slog.String("http.request.method", r.Method), slog.String("url.path", r.Path),
+		slog.String("trace_id", r.TraceID), slog.Duration("duration", r.Elapsed), slog.String("stage", string(r.Stage)),
+		slog.Duration("in_stage", r.InStage), slog.Duration("own", r.Own), slog.Int("gateway.attempts", r.Attempts),
+		slog.String("server.address", r.Endpoint), slog.Duration("scheduler_latency", r.SchedulerLatency),
+		slog.Duration("gc_pause", r.GCPause), slog.Uint64("dropped", r.Dropped))
+	if r.hook != nil {
+		c.tell("WithSlowRequest", func() { r.hook(r.SlowRequest) })
+	}
+}
+
+// tell calls a hook, and logs its panic.
+func (c *core) tell(name string, hook func()) {
+	defer func() {
+		if v := recover(); v != nil {
+			c.panicked(name, v, debug.Stack())
+		}
+	}()
+	hook()
 }
 
 type counter = stats.Counter

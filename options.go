@@ -148,6 +148,7 @@ type policy struct {
 	breakerOpen      time.Duration
 	breakerProbes    int
 	onBreaker        BreakerHook
+	slow             slowPolicy
 	hedgeDelay       time.Duration // zero: no hedging
 	ratePerSecond    float64       // zero: no limit
 	rateBurst        int
@@ -337,6 +338,7 @@ var contradictions = [...]struct{ one, other, reason string }{
 	{"WithBreaker", "WithoutBreaker", "the same list asks for a breaker"},
 	{"WithBreakerTimes", "WithoutBreaker", "the same list refines the breaker"},
 	{"WithBreakerHook", "WithoutBreaker", "the same list refines the breaker"},
+	{"WithSlowRequest", "WithoutSlowRequest", "the same list asks for reports"},
 	{"WithMinConns", "WithoutConnReuse", "the same list keeps connections warm"},
 	{"WithConnIdleTimeout", "WithoutConnReuse", "the same list keeps idle connections"},
 	{"WithMaxConnAge", "WithoutConnReuse", "the same list keeps connections"},

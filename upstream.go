@@ -56,6 +56,7 @@ type Upstream struct {
 	budget      *retry.Budget
 	stats       serviceStats
 	probe       probe
+	slow        slowReports
 	started     sync.Once // what runs beside the requests
 
 	mu        sync.Mutex
@@ -89,6 +90,8 @@ func NewUpstream(name, target string, opts ...UpstreamOption) (*Upstream, error)
 		return nil, err
 	}
 	svc.up.life.Last(stop)
+	core.life = svc.up.life
+	core.watch()
 	return svc.up, nil
 }
 
@@ -777,6 +780,7 @@ func (f *fetch) enter(limit *work.Limit) *Error {
 	if err != nil {
 		return err
 	}
+	f.x.reached(stageQueue)
 	cause := limit.Acquire(ctx)
 	f.place = cause == nil
 	if err := done(); err != nil {
@@ -973,6 +977,7 @@ var errHookPanic = errors.New("a hook panicked")
 // hook calls a function of the app's and turns its panic into errHookPanic.
 // Only http.ErrAbortHandler passes.
 func (x *exchange) hook(name string, f func() error) (err error) {
+	x.reached(stageHooks)
 	defer func() {
 		switch v := recover(); v {
 		case nil:
@@ -1049,6 +1054,7 @@ func (f *fetch) newAttempt() (*attempt, *Error) {
 	f.tried = append(f.tried, a.at)
 	a.at.Begin()
 	a.endpoint = a.at.Value
+	f.x.attempted(f.purse.Spent(), a.endpoint)
 	if a.endpoint.client == nil {
 		a.wire = new(roundtrip.Exchange)
 	}
@@ -1318,6 +1324,7 @@ func (f *fetch) another() bool { return len(f.tried) < len(f.svc.up.set.All()) }
 // sleep waits before the next attempt, until the client leaves or the fetch is
 // cut.
 func (f *fetch) sleep(wait time.Duration) *Error {
+	f.x.reached(stageBackoff)
 	f.mu.Lock()
 	if f.wake == nil && f.cutBy == nil {
 		f.wake = make(chan struct{})
@@ -1516,6 +1523,9 @@ func (e *endpoint) exchange(a *attempt) error {
 	}
 	x.Start, x.Head, x.Response, x.Idle, x.End = a.start, f.headDue(a.start), p.responseHeaderTimeout, p.bodyIdleTimeout, f.end
 	x.Observer = a
+	if !f.hedged && f.x.mark.on { // of two that race, neither speaks for the request
+		x.Progress = a
+	}
 	if err := e.client.Do(x); err != nil {
 		broken, ok := errors.AsType[*h1.BrokenError](err)
 		a.unsent = ok && broken.Unsent || isError[*h1.DialError](err)
@@ -1525,6 +1535,11 @@ func (e *endpoint) exchange(a *attempt) error {
 	a.status, a.head, a.length, a.framed, a.trailer = x.Status, x.Header, x.ContentLength, x.Framed, &x.Trailers
 	a.span.Head(x.Status, protocol(x.Minor), "")
 	return nil
+}
+
+// Reached notes how far the sending has come.
+func (a *attempt) Reached(step h1.Step) {
+	a.fetch.x.reached([...]stage{h1.StepPool: stagePool, h1.StepDial: stageConnect, h1.StepAnswer: stageHeader}[step])
 }
 
 func protocol(minor int) string {

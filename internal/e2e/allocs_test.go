@@ -16,13 +16,19 @@ import (
 	"github.com/embedgw/gateway/internal/testnet"
 )
 
-// A hit allocates one slice for its header's values, and nothing else.
+// A hit allocates one slice for its header's values, and nothing else, also where
+// somebody looks for slow ones.
 func TestHitAllocates(t *testing.T) {
+	t.Run("alone", func(t *testing.T) { hitAllocates(t, gateway.WithoutSlowRequest()) })
+	t.Run("looked at", func(t *testing.T) { hitAllocates(t, gateway.WithSlowRequest(0, nil)) })
+}
+
+func hitAllocates(t *testing.T, opt gateway.Option) {
 	const most = 1
 	cache, err := gateway.NewCache()
 	require.NoError(t, err)
 	gw, err := gateway.New(
-		gateway.WithCache(cache), gateway.WithTracerProvider(tracenoop.NewTracerProvider()), gateway.WithMeterProvider(metricnoop.NewMeterProvider()),
+		opt, gateway.WithCache(cache), gateway.WithTracerProvider(tracenoop.NewTracerProvider()), gateway.WithMeterProvider(metricnoop.NewMeterProvider()),
 		gateway.WithService("a", "http://a.test", gateway.WithTransport(roundTripper(func(r *http.Request) (*http.Response, error) {
 			return &http.Response{
 				StatusCode: 200, Header: http.Header{"Cache-Control": {"max-age=600"}, "Content-Type": {"text/plain"}}, ContentLength: 2,
@@ -31,6 +37,7 @@ func TestHitAllocates(t *testing.T) {
 		}))),
 	)
 	require.NoError(t, err)
+	defer func() { require.NoError(t, gw.Shutdown(t.Context())) }()
 	r := httptest.NewRequest(http.MethodGet, "/a/x?y=1", http.NoBody)
 	r.Header.Set("Accept", "*/*")
 	r.Header.Set("User-Agent", "test")

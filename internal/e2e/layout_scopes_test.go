@@ -79,6 +79,7 @@ var optionScopes = []struct{ homes, options string }{
 		WithRetryBackoff(1, 2)
 		WithRetryBodyBytes(1)
 		WithRetryBudget(1, 1)
+		WithSlowRequest(1, nil)
 		WithSlowStart(1)
 		WithTLSConfig(nil)
 		WithTLSHandshakeTimeout(1)
@@ -95,7 +96,8 @@ var optionScopes = []struct{ homes, options string }{
 		WithoutMaxConcurrency()
 		WithoutRateLimit()
 		WithoutRequestID()
-		WithoutRetries()`},
+		WithoutRetries()
+		WithoutSlowRequest()`},
 	{"gateway upstream cache", `
 		WithErrorHandler(nil)
 		WithLogger(nil)
