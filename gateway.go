@@ -79,6 +79,7 @@ func New(opts ...Option) (*Gateway, error) {
 		return nil, err
 	}
 	core.snapshot.Store(snap)
+	core.memory = c.memory
 	core.watch()
 	stop, err := core.observe()
 	if err != nil {
@@ -164,6 +165,7 @@ type core struct {
 
 	roll      work.Roll[*exchange] // those under way whose service reports slow ones
 	every     time.Duration        // how often they are looked at; zero: never
+	memory    func(context.Context, *core)
 	unwatched atomic.Bool // what watches is to be started by the next request
 }
 

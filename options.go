@@ -246,6 +246,7 @@ type (
 		shared   sharedConfig
 		defaults serviceConfig
 		declared []declared
+		memory   func(context.Context, *core) // nil: nobody watches it
 	}
 	upstreamConfig struct {
 		shared  sharedConfig

@@ -30,6 +30,7 @@ var optionHomes = map[string]string{
 // else it must not.
 var optionScopes = []struct{ homes, options string }{
 	{"gateway", `
+		WithMemoryWatch(1, nil)
 		WithService("b", "http://b")`},
 	{"upstream service", `
 		WithBearerToken("x")

@@ -232,6 +232,13 @@ func TestSharedOptionFaults(t *testing.T) {
 	assert.Equal(t, faultOf("New", "0", "the option is nil"), *optionFault(t, err))
 }
 
+func TestMemoryWatchFaults(t *testing.T) {
+	for _, interval := range []time.Duration{-1, 9 * time.Millisecond} {
+		_, err := gateway.New(gateway.WithMemoryWatch(interval, nil), gateway.WithService("a", target))
+		assert.Equal(t, faultOf("WithMemoryWatch", interval.String(), "less than 10 ms"), *optionFault(t, err))
+	}
+}
+
 func TestCacheOptionFaults(t *testing.T) {
 	for _, tt := range []struct {
 		opts []gateway.CacheOption
