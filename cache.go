@@ -752,7 +752,8 @@ func (v *visit) ask() *Error {
 	shared := v.call.Key() != nil
 	f := x.newFetch(shared)
 	if shared {
-		f.watched = &awaited{f.client, v.call}
+		f.awaited = awaited{f.client, v.call}
+		f.watched = &f.awaited
 	}
 	f.plain = shared || v.stored != nil
 	if e := v.stored; e != nil && e.part != nil {

@@ -604,6 +604,7 @@ type fetch struct {
 	ctx         context.Context // what attempts derive from
 	client      context.Context // the leader's
 	upgrade     string          // the protocol that is asked for; empty: none
+	awaited     awaited         // what watched is of one that leads a call
 	watched     context.Context // whose end ends an attempt: the leader's, or one that does not end
 	detached    bool
 	deadline    time.Time // of the response header; zero: none

@@ -36,9 +36,10 @@ type Call[T any] struct {
 
 // call is a fetch that callers share. The mutex is that of its shard.
 type call[T any] struct {
-	g    *Group[T]
-	hash uint64
-	key  []byte
+	g     *Group[T]
+	hash  uint64
+	key   []byte // lies in short, as a rule
+	short [192]byte
 
 	v       T             // written before verdict
 	verdict atomic.Uint32 // Shared, Refused or Failed; written under the mutex

@@ -88,7 +88,7 @@ func (g *Group[T]) Join(key []byte, now time.Time) (Call[T], Role) {
 	if sh.refused.has(hash, g.at(now)) || len(sh.calls) >= shardCalls {
 		return Call[T]{}, Alone
 	}
-	c = &call[T]{g: g, hash: hash, key: bytes.Clone(key), term: 1}
+	c = g.newCall(hash, key)
 	sh.calls[hash] = c
 	return Call[T]{c, c.term}, Lead
 }
@@ -102,7 +102,8 @@ func (g *Group[T]) Take(key []byte, now time.Time) (Call[T], bool) {
 	if sh.calls[hash] != nil || sh.refused.has(hash, g.at(now)) || len(sh.calls) >= shardCalls {
 		return Call[T]{}, false
 	}
-	c := &call[T]{g: g, hash: hash, key: bytes.Clone(key), term: 1, vacant: true}
+	c := g.newCall(hash, key)
+	c.vacant = true
 	sh.calls[hash] = c
 	return Call[T]{c, c.term}, true
 }
@@ -159,6 +160,13 @@ func (g *Group[T]) Stats() GroupStats {
 		sh.mu.Unlock()
 	}
 	return s
+}
+
+// newCall copies the key into the call, where it has room for it.
+func (g *Group[T]) newCall(hash uint64, key []byte) *call[T] {
+	c := &call[T]{g: g, hash: hash, term: 1}
+	c.key = append(c.short[:0], key...)
+	return c
 }
 
 func (g *Group[T]) shard(key []byte) (hash uint64, sh *shard[T]) {
