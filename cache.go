@@ -6,7 +6,9 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net"
@@ -1852,6 +1854,85 @@ type nowhere struct{}
 func (nowhere) Header() http.Header         { return http.Header{} }
 func (nowhere) WriteHeader(int)             {}
 func (nowhere) Write(p []byte) (int, error) { return len(p), nil }
+
+// Warmed is what became of a URL that [Gateway.Warm] asked for.
+type Warmed struct {
+	URL    string
+	Status int   // of the answer; zero: there was none
+	Stored bool  // the answer is in the cache, or was there already
+	Err    error // why there is no answer of the service's
+}
+
+// warmWorkers is how many URLs are asked for at once.
+const warmWorkers = 4
+
+// Warm asks for URLs as a client would that has no preferences, a few at a time,
+// so that what may be stored is. They are absolute and as clients write them, such
+// as "https://app.test/api/users/42": scheme, host and the path up to the service
+// are parts of a key, and the first segment that names a service is taken for
+// that. It returns what became of each, in their order, when all are done; the end
+// of ctx ends those that are not.
+func (g *Gateway) Warm(ctx context.Context, urls ...string) []Warmed {
+	all := make([]Warmed, len(urls))
+	jobs := make([]work.Job, len(urls))
+	for i, u := range urls {
+		all[i] = Warmed{URL: u, Err: work.ErrDropped}
+		jobs[i] = work.Job{Name: "cache warming", Do: func(context.Context) error { g.warm(ctx, &all[i]); return nil }}
+	}
+	queue := work.NewQueue(work.QueueConfig{
+		Name: "cache warming", Workers: warmWorkers, Size: len(urls), OnPanic: g.core.panicked, Go: g.core.life.Go,
+	})
+	queue.SubmitAll(jobs)
+	_ = queue.Wait(context.Background()) // each ends with ctx
+	return all
+}
+
+func (g *Gateway) warm(ctx context.Context, out *Warmed) {
+	if out.Err = context.Cause(ctx); out.Err != nil {
+		return
+	}
+	u, err := url.Parse(out.URL)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		out.Err = fmt.Errorf("gateway: %w", errNoURL)
+		return
+	}
+	r := &http.Request{
+		Method: http.MethodGet, URL: &url.URL{Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery, ForceQuery: u.ForceQuery},
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Host: u.Host, RequestURI: u.RequestURI(), Body: http.NoBody,
+		Header: http.Header{"User-Agent": {"gateway-warm/" + version}},
+	}
+	if u.Scheme == "https" {
+		r.TLS = &tls.ConnectionState{}
+	}
+	services := g.core.snapshot.Load().services
+	segment, rest := forward.Split(forward.Path(r.URL))
+	for services[segment] == nil && rest != "" {
+		segment, rest = forward.Split(rest)
+	}
+	w := &warmer{out: out}
+	defer func() {
+		if v := recover(); v != nil && out.Err == nil {
+			out.Err = fmt.Errorf("gateway: %w", errAborted)
+		}
+	}()
+	g.core.serve(w, r.WithContext(ctx), services[segment], rest, false)
+}
+
+var errNoURL = errors.New("not an absolute http or https URL")
+
+// warmer is the client of a request that warms the cache.
+type warmer struct {
+	nowhere
+	out *Warmed
+}
+
+// ended is told of the exchange's end.
+func (w *warmer) ended(x *exchange) {
+	w.out.Status, w.out.Stored = x.status, x.cache.clock != nil || x.cache.stored
+	if x.err != nil {
+		w.out.Err = x.err
+	}
+}
 
 // Wrap gives what the cache does to a handler: responses are stored and answered
 // from the store, concurrent requests for one are joined, and stale ones stand

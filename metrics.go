@@ -547,6 +547,9 @@ func (x *exchange) record(aborted bool) {
 	if x.core.access {
 		x.log(took, aborted)
 	}
+	if w, ok := x.w.(*warmer); ok {
+		w.ended(x)
+	}
 }
 
 func (x *exchange) stats() *serviceStats {
