@@ -2221,11 +2221,9 @@ func (w *recorder) keep(ex *rfc9111.Exchange, length int64, whole bool) {
 	fl.takeOver()
 	w.followed = make(chan *Error, 1)
 	follow := func() {
+		defer reader.Close()
 		err := fault(ReasonPanic, nil) // of the writer's
-		defer func() {
-			reader.Close()
-			w.followed <- err
-		}()
+		defer func() { w.followed <- err }()
 		err = x.follow(fl.entry, reader)
 	}
 	if !x.life.Go("cache follower", follow) {
