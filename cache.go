@@ -44,8 +44,9 @@ type Cache struct {
 	core      *core       // of handlers under Wrap
 	policy    policy      // theirs
 
-	mu     sync.Mutex
-	scopes map[string]store.Scope // those that have a share
+	mu      sync.Mutex
+	scopes  map[string]store.Scope // those that have a share
+	queries map[string][]*caching  // of scopes that do not tell all queries apart
 
 	hits      counter
 	misses    counter
@@ -105,7 +106,7 @@ func NewCache(opts ...CacheOption) (*Cache, error) {
 	}
 	cache := &Cache{
 		store: store.New[*resource](c.maxBytes), calls: flight.NewGroup[*answer](), maxObject: c.maxObjectBytes,
-		tasks: work.NewTasks(core.panicked), core: core, policy: c.handlers.policy, scopes: make(map[string]store.Scope),
+		tasks: work.NewTasks(core.panicked), core: core, policy: c.handlers.policy, scopes: make(map[string]store.Scope), queries: make(map[string][]*caching),
 	}
 	cache.behind = work.NewQueue(work.QueueConfig{
 		Name: "cache refresh", Workers: refreshWorkers, Size: refreshQueue, OnPanic: core.panicked, Go: cache.tasks.Go,
@@ -118,20 +119,26 @@ func NewCache(opts ...CacheOption) (*Cache, error) {
 	return cache, nil
 }
 
-// shareOf bounds what a service, or handlers of that name, may use of the cache.
-// The name tells scopes apart.
-func (c *Cache) shareOf(name string, share float64) store.Scope {
-	if share == 0 {
-		return 0
-	}
+// adopt has a service, or handlers of that name, use the cache, and bounds how much
+// of it. The name tells scopes apart.
+func (c *Cache) adopt(name string, by *caching) store.Scope {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	known := slices.ContainsFunc(c.queries[name], func(other *caching) bool {
+		return other.sortedQuery == by.sortedQuery && slices.Equal(other.ignoredQuery, by.ignoredQuery)
+	})
+	if !known && (len(by.ignoredQuery) > 0 || by.sortedQuery) {
+		c.queries[name] = append(c.queries[name], by)
+	}
+	if by.share == 0 {
+		return 0
+	}
 	id, ok := c.scopes[name]
 	if !ok {
 		id = store.Scope(len(c.scopes) + 1)
 		c.scopes[name] = id
 	}
-	c.store.SetShare(id, int64(share*float64(c.store.Stats().MaxBytes)))
+	c.store.SetShare(id, int64(by.share*float64(c.store.Stats().MaxBytes)))
 	return id
 }
 
@@ -169,12 +176,11 @@ func (c *Cache) Shutdown(ctx context.Context) error {
 }
 
 // Purge removes what is stored for one URI of a service, or of a handler under
-// that name: its path below the service, such as "/42?full=1", with its query as
-// [WithSortedQuery] and [WithIgnoredQuery] have it.
+// that name: its path below the service, with its query, such as "/42?full=1".
 // All variants go, whatever host and prefix they were asked for at. What is on
 // its way is not stored. It returns how many entries it removed, and takes a
 // time that grows with the cache, during which the cache is used.
-func (c *Cache) Purge(scope, uri string) int { return c.purge(scope, atURI(uri), false) }
+func (c *Cache) Purge(scope, uri string) int { return c.purge(scope, c.atURI(scope, uri), false) }
 
 // PurgePrefix is Purge for all URIs whose path begins with prefix.
 func (c *Cache) PurgePrefix(scope, prefix string) int {
@@ -187,7 +193,7 @@ func (c *Cache) PurgeTag(tags ...string) int { return c.purgeTags("", tags, fals
 
 // Expire is Purge, but what is stored may still be validated, or served stale
 // while it is refreshed and while the service is down, as it allows.
-func (c *Cache) Expire(scope, uri string) int { return c.purge(scope, atURI(uri), true) }
+func (c *Cache) Expire(scope, uri string) int { return c.purge(scope, c.atURI(scope, uri), true) }
 
 // ExpirePrefix is PurgePrefix as Expire is Purge.
 func (c *Cache) ExpirePrefix(scope, prefix string) int {
@@ -231,7 +237,7 @@ func (c *Cache) remove(match func(key string, r *resource) bool, soft bool) (n i
 }
 
 // atURI picks the resources of one URI.
-func atURI(uri string) func(*keyParts) bool {
+func (c *Cache) atURI(scope, uri string) func(*keyParts) bool {
 	target, query := uri, ""
 	if u, err := url.ParseRequestURI(uri); err == nil { // which takes no host out of //
 		target, query = cmp.Or(u.EscapedPath(), "/"), u.RawQuery
@@ -239,7 +245,13 @@ func atURI(uri string) func(*keyParts) bool {
 			target += "?"
 		}
 	}
-	return func(k *keyParts) bool { return k.target == target && k.query == query }
+	queries := []string{query}
+	c.mu.Lock()
+	for _, rules := range c.queries[scope] {
+		queries = append(queries, rfc9111.KeyQuery(query, rules.ignoredQuery, rules.sortedQuery))
+	}
+	c.mu.Unlock()
+	return func(k *keyParts) bool { return k.target == target && slices.Contains(queries, k.query) }
 }
 
 // keyParts are what the beginning of a key says. What follows is of where the
@@ -942,7 +954,7 @@ func (v *visit) relayAlone(f *fetch) *Error {
 		x.relayNotModified(a)
 		return nil
 	}
-	if f.detached && (a.length < 0 || a.length > inlineBody) { // nobody else waits for it
+	if f.detached && !a.whole() { // nobody else waits for it
 		a.wire.Follow(x.r.Context())
 	}
 	err := x.relay(f)
@@ -1951,7 +1963,7 @@ func (c *Cache) Wrap(name string) func(http.Handler) http.Handler {
 		up := &Upstream{name: name, core: c.core, life: work.NewLife(c.core.panicked)}
 		p := c.policy
 		p.cache = c
-		svc := &service{policy: &p, up: up, rules: forward.NewRequestRules(forward.RequestConfig{}), handler: next, share: c.shareOf(name, p.caching.share)}
+		svc := &service{policy: &p, up: up, rules: forward.NewRequestRules(forward.RequestConfig{}), handler: next, share: c.adopt(name, &p.caching)}
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { c.serve(svc, w, r) })
 	}
 }

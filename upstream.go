@@ -174,7 +174,7 @@ func (c *serviceConfig) build(core *core, option string, d declared) *service {
 		beside:  p.checkInterval > 0 || p.dnsRefresh > 0,
 	}
 	if p.cache != nil {
-		svc.share = p.cache.shareOf(d.name, p.caching.share)
+		svc.share = p.cache.adopt(d.name, &p.caching)
 	}
 	for _, m := range p.methods {
 		svc.methods[m] = struct{}{}

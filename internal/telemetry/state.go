@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
@@ -125,7 +126,7 @@ func (s *states) observeEndpoints(o metric.Observer, service attribute.KeyValue,
 	}
 	sums := make(map[attribute.Distinct]*sum, len(endpoints))
 	for _, e := range endpoints {
-		set := attribute.NewSet(e.Endpoint.where...)
+		set := attribute.NewSet(slices.Clone(e.Endpoint.where)...) // it sorts what it is given
 		total := sums[set.Equivalent()]
 		if total == nil {
 			total = &sum{at: e.Endpoint}
