@@ -214,6 +214,19 @@ func weakly(tag string) string { return strings.TrimPrefix(tag, "W/") }
 
 func strong(tag string) bool { return strings.HasPrefix(tag, `"`) }
 
+// strongest is what a part combines by, and what is sent in If-Range: a strong
+// tag or, without any, a Last-Modified of long before Date (RFC 9110 §8.8.2.2).
+func (e *kept) strongest() string {
+	modified, dated := e.lastModified()
+	switch {
+	case strong(e.tag()):
+		return e.tag()
+	case e.tag() == "" && dated && e.recent().Sub(modified) >= time.Minute:
+		return modified.UTC().Format(http.TimeFormat)
+	}
+	return ""
+}
+
 func (h *head) lastModified() (time.Time, bool) {
 	t, err := http.ParseTime(h.modified)
 	return t, err == nil
@@ -629,6 +642,7 @@ func (t *turn) hit() {
 // answer answers from e: its age is its own, or came just now with it.
 func (t *turn) answer(e *kept, came bool) {
 	o := t.o
+	defer func() { t.tell(e.status) }()
 	o.age = fmt.Sprint(int(e.age(t.now) / time.Second))
 	if came {
 		o.age = e.head.age // the response is this request's (RFC 9111 §4)
@@ -648,6 +662,14 @@ func (t *turn) answer(e *kept, came bool) {
 	}
 	if t.a.method == "HEAD" {
 		o.body = nil
+	}
+}
+
+// tell says what the upstream answered where the client gets something else (RFC
+// 9211 §2.3).
+func (t *turn) tell(status int) {
+	if t.o.stored && t.o.status != status && t.o.fwdStatus == 0 {
+		t.o.fwdStatus = status
 	}
 }
 
@@ -744,8 +766,8 @@ func (t *turn) ask() {
 	}
 	if t.e != nil && t.e.have != nil {
 		named, s = nil, sent{method: "GET"}
-		if missing := t.e.missing(); len(missing) == 1 {
-			s.rng, s.ifRange = fmt.Sprintf("bytes=%d-%d", missing[0].first, missing[0].end-1), t.e.tag()
+		if missing := t.e.missing(); len(missing) == 1 && t.e.strongest() != "" {
+			s.rng, s.ifRange = fmt.Sprintf("bytes=%d-%d", missing[0].first, missing[0].end-1), t.e.strongest()
 		}
 	}
 	r := t.send(s)
@@ -781,7 +803,7 @@ func (e *kept) missing() (runs []span) {
 
 // judge stores the answer, or sends it to this client alone.
 func (t *turn) judge(r *response, plain bool) {
-	if t.o.detail = t.whyNot(t.a.method, r.status, &r.head, r.framed, r.contentRange); t.o.detail == "" {
+	if t.o.detail = t.whyNot(t.a.method, r.status, &r.head, r.framed, r.placed()); t.o.detail == "" {
 		t.keep(r)
 		return
 	}
@@ -796,6 +818,7 @@ func (t *turn) keep(r *response) {
 	t.relay(r)
 	if t.clientHas(e) {
 		t.o.status, t.o.body, t.o.aborted = http.StatusNotModified, nil, false
+		t.tell(r.status)
 	}
 	if !r.cut {
 		t.put(e, t.e)
@@ -917,8 +940,8 @@ func (t *turn) identified(named []*kept, h *head) (found []*kept) {
 			if len(found) == 0 || e.recent().After(found[0].recent()) {
 				found = []*kept{e}
 			}
-		case tag == "" && !dated && len(named) == 1 && e.tag() == "":
-			found = append(found, e) // a 304 need not repeat Last-Modified (RFC 9110 §15.4.5)
+		case tag == "" && !dated && len(named) == 1:
+			found = append(found, e) // the conditions were about nothing else, though the 304 should have its ETag (RFC 9110 §15.4.5)
 		}
 	}
 	return found
@@ -927,7 +950,7 @@ func (t *turn) identified(named []*kept, h *head) (found []*kept) {
 // completed goes on with the rest of what was stored in part (RFC 9111 §3.4).
 func (t *turn) completed(r *response) {
 	s := r.contentRange
-	if s == nil || !r.sized || r.total != len(t.e.body) || r.tag() != t.e.tag() {
+	if s == nil || !r.sized || r.total != len(t.e.body) || newKept(t.a, &r.head, r.status, nil, t.now).strongest() != t.e.strongest() {
 		t.spent, t.e = true, nil
 		t.ask()
 		return
@@ -959,7 +982,7 @@ func (t *turn) completed(r *response) {
 func (t *turn) combined(r *response) *kept {
 	e := newKept(t.a, &r.head, http.StatusPartialContent, make([]byte, r.total), t.now)
 	e.have = make([]bool, r.total)
-	if old := t.e; old != nil && old.have != nil && len(old.body) == r.total && strong(old.tag()) && old.tag() == r.tag() {
+	if old := t.e; old != nil && old.have != nil && len(old.body) == r.total && old.strongest() != "" && old.strongest() == e.strongest() {
 		copy(e.body, old.body)
 		copy(e.have, old.have)
 	}
@@ -982,7 +1005,7 @@ func (t *turn) fetchPart() {
 		t.fail(http.StatusBadGateway)
 	case r.status != http.StatusPartialContent:
 		t.judge(r, false)
-	case r.contentRange == nil || t.whyNot("GET", r.status, &r.head, r.framed, r.contentRange) != "partial" || r.total < 0 || !r.sized:
+	case r.contentRange == nil || t.whyNot("GET", r.status, &r.head, r.framed, r.placed()) != "partial" || r.total < 0 || !r.sized:
 		t.o.detail = "range"
 		t.relayAlone(r, false)
 	default:
@@ -1049,7 +1072,7 @@ func (t *turn) passBy(fwd, detail string) {
 		}
 	}
 	t.relay(r)
-	if t.answersGet(r) && t.whyNot("GET", r.status, &r.head, r.framed, r.contentRange) == "" {
+	if t.answersGet(r) && t.whyNot("GET", r.status, &r.head, r.framed, r.placed()) == "" {
 		t.o.detail, t.o.stored = "", true
 		delete(t.refused, t.a.target)
 		t.put(newKept(t.a, &r.head, r.status, r.body, t.now), nil)
@@ -1061,6 +1084,14 @@ func (t *turn) passBy(fwd, detail string) {
 func (t *turn) answersGet(r *response) bool {
 	_, explicit := r.lifetime(r.status, t.now)
 	return t.a.method == "POST" && r.status == http.StatusOK && explicit && r.contentLocation == t.a.target && len(r.body) == 0 && r.sized
+}
+
+// placed is which bytes the response holds, if it says of how many.
+func (r *response) placed() *span {
+	if r.total < 0 {
+		return nil
+	}
+	return r.contentRange
 }
 
 // whyNot is RFC 9111 §3, §3.5 and §7.3: "" if the response may be stored, else
@@ -1085,7 +1116,7 @@ func (t *turn) whyNot(method string, status int, h *head, framed bool, part *spa
 		return "no-cache"
 	case t.c.noStore: // RFC 9111 §5.2.1.5: of a POST; others have passed by
 		return "request-no-store"
-	case status == http.StatusPartialContent && (t.a.rng == "" || part == nil || !strong(h.tag())):
+	case status == http.StatusPartialContent && (t.a.rng == "" || part == nil):
 		return "range"
 	case authorized && !shared && !c.mustRevalidate: // RFC 9111 §3.5
 		return "authorization"
