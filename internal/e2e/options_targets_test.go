@@ -132,7 +132,7 @@ func TestReplicaFaults(t *testing.T) {
 func TestReplicasMustFitTogether(t *testing.T) {
 	const (
 		weights = "is named twice, with different weights"
-		clear   = "plain http beside an https target would send in clear what the target is sent encrypted"
+		inClear = "plain http beside an https target would send in clear what the target is sent encrypted"
 	)
 	for _, tt := range []struct {
 		name, target string
@@ -142,7 +142,7 @@ func TestReplicasMustFitTogether(t *testing.T) {
 		{"two weights", target, []gateway.Replica{{URL: "http://b.test"}, {URL: "http://b.test", Weight: 2}}, faultOf("", "http://b.test", weights)},
 		{"two weights by two spellings", target, []gateway.Replica{{URL: "http://b.test", Weight: 3}, {URL: "HTTP://B.test:80/", Weight: 2}}, faultOf("", "http://B.test:80/", weights)},
 		{"two weights of a socket", target, []gateway.Replica{{URL: "unix:///b", Weight: 3}, {URL: "unix:///b", Weight: 2}}, faultOf("", "unix:///b", weights)},
-		{"plain http", "https://a.test", []gateway.Replica{{URL: "https://b.test"}, {URL: "http://c.test"}}, faultOf("", "http://c.test", clear)},
+		{"plain http", "https://a.test", []gateway.Replica{{URL: "https://b.test"}, {URL: "http://c.test"}}, faultOf("", "http://c.test", inClear)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			up, err := gateway.NewUpstream("a", tt.target)
