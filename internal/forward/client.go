@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Relay is Merge of what a response has beside its hop-by-hop fields (see StripHop).
+// Relay puts into dst (see Put) what a response has beside its hop-by-hop fields (see StripHop).
 func Relay(dst, src http.Header) {
 	if lines := src["Connection"]; len(lines) > 0 {
 		deleteNominated(src, lines)
@@ -21,15 +21,8 @@ func Relay(dst, src http.Header) {
 	}
 }
 
-// Merge moves src into dst, the header that an app's middleware may have begun: lists that grow by members keep those of both, any
-// other field of dst gives way.
-func Merge(dst, src http.Header) {
-	for name, values := range src {
-		Put(dst, name, values)
-	}
-}
-
-// Put is Merge of one field.
+// Put sets a field of dst, the header that an app's middleware may have begun: a list that grows by members keeps those of both, any other field
+// of dst gives way.
 func Put(dst http.Header, name string, values []string) {
 	if had := dst[name]; len(had) > 0 && grows(name) {
 		values = append(had[:len(had):len(had)], values...)
