@@ -184,7 +184,7 @@ func (c *Cache) Purge(scope, uri string) int { return c.purge(scope, c.atURI(sco
 
 // PurgePrefix is Purge for all URIs whose path begins with prefix.
 func (c *Cache) PurgePrefix(scope, prefix string) int {
-	return c.purge(scope, func(k *keyParts) bool { return strings.HasPrefix(k.target, prefix) }, false)
+	return c.purge(scope, underPrefix(prefix), false)
 }
 
 // PurgeTag removes, in all scopes, the responses that had one of the tags in
@@ -197,7 +197,7 @@ func (c *Cache) Expire(scope, uri string) int { return c.purge(scope, c.atURI(sc
 
 // ExpirePrefix is PurgePrefix as Expire is Purge.
 func (c *Cache) ExpirePrefix(scope, prefix string) int {
-	return c.purge(scope, func(k *keyParts) bool { return strings.HasPrefix(k.target, prefix) }, true)
+	return c.purge(scope, underPrefix(prefix), true)
 }
 
 // ExpireTag is PurgeTag as Expire is Purge.
@@ -248,10 +248,15 @@ func (c *Cache) atURI(scope, uri string) func(*keyParts) bool {
 	queries := []string{query}
 	c.mu.Lock()
 	for _, rules := range c.queries[scope] {
-		queries = append(queries, rfc9111.KeyQuery(query, rules.ignoredQuery, rules.sortedQuery))
+		queries = append(queries, rules.keyQuery(query))
 	}
 	c.mu.Unlock()
 	return func(k *keyParts) bool { return k.target == target && slices.Contains(queries, k.query) }
+}
+
+// underPrefix picks the resources whose path begins with prefix.
+func underPrefix(prefix string) func(*keyParts) bool {
+	return func(k *keyParts) bool { return strings.HasPrefix(k.target, prefix) }
 }
 
 // keyParts are what the beginning of a key says. What follows is of where the
@@ -282,9 +287,14 @@ func (x *exchange) appendKey(dst []byte, target, query string) []byte {
 		Header: r.Header, RemoteAddr: r.RemoteAddr, Host: r.Host, TLS: r.TLS != nil, Prefix: x.prefix,
 	})
 	caching := &svc.policy.caching
-	dst = rfc9111.AppendKey(dst, svc.up.name, target, rfc9111.KeyQuery(query, caching.ignoredQuery, caching.sortedQuery),
+	dst = rfc9111.AppendKey(dst, svc.up.name, target, caching.keyQuery(query),
 		svc.scope, proto, host, r.Host, prefix)
 	return caching.appendShape(dst, r)
+}
+
+// keyQuery returns what of a query tells requests apart.
+func (c *caching) keyQuery(query string) string {
+	return rfc9111.KeyQuery(query, c.ignoredQuery, c.sortedQuery)
 }
 
 // appendShape appends what the operator has tell requests apart.
@@ -514,7 +524,7 @@ func (x *exchange) statusWithKey() string {
 		s = rfc9111.Status{Hit: true, Timed: true, TTL: c.ttl}
 	}
 	target := x.rest
-	if query := rfc9111.KeyQuery(x.query, x.svc.policy.caching.ignoredQuery, x.svc.policy.caching.sortedQuery); query != "" {
+	if query := x.svc.policy.caching.keyQuery(x.query); query != "" {
 		target += "?" + query
 	}
 	s.Key = target
@@ -857,26 +867,33 @@ func (v *visit) answered(f *fetch) *Error {
 	case a.status == http.StatusPartialContent && f.missing.Len() > 0:
 		return v.completed(f)
 	case troubled(a.status) && v.standsIn(false):
-		x.cache.status = a.status
-		a.discard()
-		f.close(nil)
-		return v.unanswered(upstreamFault(a.status))
+		return v.insteadOf(f)
 	}
 	ex := v.received(f)
-	verdict := rfc9111.Storable(&ex, x.svc.policy.caching.rules)
-	switch {
-	case verdict != rfc9111.VerdictStore:
-		x.cache.detail = string(verdict)
-	case a.length > v.by.maxObject:
-		x.cache.detail = "too-large"
-	case len(*a.trailer) > 0:
-		x.cache.detail = "trailer"
-	case !v.by.store.Admit(x.svc.share, v.key) && v.call.Quit():
-		x.cache.detail = "not-admitted"
-	case v.by.fills.Enter():
+	if v.enter(&ex, a.length > v.by.maxObject, len(*a.trailer) > 0) {
 		return v.store(f, newEntry(&ex, x.svc))
 	}
 	return v.relayAlone(f)
+}
+
+// enter decides on storing an answer, and enters the fills with it, or notes why
+// not.
+func (v *visit) enter(ex *rfc9111.Exchange, tooLarge, trailer bool) bool {
+	x := v.x
+	verdict := rfc9111.Storable(ex, x.svc.policy.caching.rules)
+	switch {
+	case verdict != rfc9111.VerdictStore:
+		x.cache.detail = string(verdict)
+	case tooLarge:
+		x.cache.detail = "too-large"
+	case trailer:
+		x.cache.detail = "trailer"
+	case !v.by.store.Admit(x.svc.share, v.key) && v.call.Quit():
+		x.cache.detail = "not-admitted"
+	default:
+		return v.by.fills.Enter()
+	}
+	return false
 }
 
 // received is what of a fetch decides on storing its answer.
@@ -886,6 +903,15 @@ func (v *visit) received(f *fetch) rfc9111.Exchange {
 		Method: v.x.r.Method, Status: a.status, Request: v.x.r.Header, Sent: f.out.header, Response: a.head, Injected: v.x.svc.policy.injects(),
 		Framed: a.framed, RequestTime: a.start, ResponseTime: a.start.Add(a.head1),
 	}
+}
+
+// insteadOf serves what is stored in the place of the upstream's answer.
+func (v *visit) insteadOf(f *fetch) *Error {
+	a := f.answer
+	v.x.cache.status = a.status
+	a.discard()
+	f.close(nil)
+	return v.unanswered(upstreamFault(a.status))
 }
 
 // troubled reports whether an answer says that the upstream is in trouble (RFC
@@ -957,9 +983,7 @@ func (v *visit) relayAlone(f *fetch) *Error {
 	if f.detached && !a.whole() { // nobody else waits for it
 		a.wire.Follow(x.r.Context())
 	}
-	err := x.relay(f)
-	f.recycle()
-	return err
+	return x.relay(f)
 }
 
 // refuse has those who wait for an answer that is not stored wait no longer, and
@@ -1710,17 +1734,12 @@ func (v *visit) passHead() *Error {
 	}
 	a := f.answer
 	if troubled(a.status) && v.standsIn(false) {
-		x.cache.status = a.status
-		a.discard()
-		f.close(nil)
-		return v.unanswered(upstreamFault(a.status))
+		return v.insteadOf(f)
 	}
 	if v.stored != nil && v.stored.part == nil {
 		v.compare(f)
 	}
-	err := x.relay(f)
-	f.recycle()
-	return err
+	return x.relay(f)
 }
 
 // compare holds a response to HEAD against what is stored.
@@ -1764,9 +1783,7 @@ func (v *visit) passBy() *Error {
 			return v.store(f, newEntry(&ex, x.svc))
 		}
 	}
-	err := x.relay(f)
-	f.recycle()
-	return err
+	return x.relay(f)
 }
 
 // invalidate removes what an unsafe request to the upstream has made untrue.
@@ -2158,21 +2175,9 @@ func (w *recorder) judge(whole bool) {
 	case troubled(w.status) && w.standsIn(false):
 		w.drops, x.cache.status = true, w.status
 		return
-	default:
-		verdict := rfc9111.Storable(&ex, w.x.svc.policy.caching.rules)
-		switch {
-		case verdict != rfc9111.VerdictStore:
-			x.cache.detail = string(verdict)
-		case length > w.by.maxObject || whole && length != int64(len(w.begun)):
-			x.cache.detail = "too-large"
-		case head["Trailer"] != nil:
-			x.cache.detail = "trailer"
-		case !w.by.store.Admit(w.x.svc.share, w.key) && w.call.Quit():
-			x.cache.detail = "not-admitted"
-		case w.by.fills.Enter():
-			w.keep(&ex, length, whole)
-			return
-		}
+	case w.enter(&ex, length > w.by.maxObject || whole && length != int64(len(w.begun)), head["Trailer"] != nil):
+		w.keep(&ex, length, whole)
+		return
 	}
 	w.pass(head)
 }
@@ -2191,9 +2196,7 @@ func (w *recorder) pass(head http.Header) {
 		w.passes, w.drops, w.status = false, true, http.StatusNotModified
 		maps.DeleteFunc(head, func(name string, _ []string) bool { return !rfc9111.InNotModified(name, validators.ETag != "") })
 	}
-	for name, values := range head {
-		forward.Put(h, name, values)
-	}
+	forward.Merge(h, head)
 	x.setCacheStatus(h, make([]string, 1))
 	x.wrote, x.status = true, w.status
 	x.w.WriteHeader(w.status)

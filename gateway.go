@@ -386,18 +386,21 @@ func (x *exchange) pass() *Error {
 	if err := f.run(); err != nil {
 		return err
 	}
-	err := x.relay(f)
-	f.recycle()
-	return err
+	return x.relay(f)
 }
 
 // content is what a response's content is read from, piece by piece.
 type content interface{ Next() ([]byte, error) }
 
-// relay sends the answer of f to the client, and ends f.
-func (x *exchange) relay(f *fetch) *Error { return x.relayFrom(f, f.answer) }
+// relay sends the answer of f to the client, and ends f, which nobody touches
+// any more.
+func (x *exchange) relay(f *fetch) *Error {
+	err := x.relayFrom(f, f.answer)
+	f.recycle()
+	return err
+}
 
-// relayFrom is relay with the content from c.
+// relayFrom is relay with the content from c. f may still be looked at.
 func (x *exchange) relayFrom(f *fetch, c content) (err *Error) {
 	a := f.answer
 	ended := false

@@ -21,6 +21,13 @@ func Relay(dst, src http.Header) {
 	}
 }
 
+// Merge puts all of src into dst.
+func Merge(dst, src http.Header) {
+	for name, values := range src {
+		Put(dst, name, values)
+	}
+}
+
 // Put sets a field of dst, the header that an app's middleware may have begun: a list that grows by members keeps those of both, any other field
 // of dst gives way.
 func Put(dst http.Header, name string, values []string) {
