@@ -145,13 +145,3 @@ func BenchmarkBuffer(b *testing.B) {
 		})
 	}
 }
-
-func BenchmarkComplete(b *testing.B) {
-	piece := make([]byte, 1<<10)
-	var kept *Flight
-	b.ReportAllocs()
-	for b.Loop() {
-		kept = Complete(piece)
-	}
-	_ = kept
-}

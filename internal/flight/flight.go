@@ -138,21 +138,6 @@ func New(c Config) *Flight {
 	return f
 }
 
-// Complete returns a flight that ended well with that body, which nobody writes
-// to any more. It reserved nothing, releases nothing, and has no Body to take.
-func Complete(body ...[]byte) *Flight {
-	f := New(Config{Length: -1})
-	f.claimed, f.done, f.taken = true, true, true
-	for _, b := range body {
-		if len(b) > 0 {
-			f.chunks = append(f.chunks, chunk{buf: b, n: len(b)})
-			f.held += int64(len(b))
-			f.total += int64(len(b))
-		}
-	}
-	return f
-}
-
 // Reader returns a new reader at the body's first byte. It reports false when
 // that byte is gone or the fill has failed.
 func (f *Flight) Reader() (*Reader, bool) {

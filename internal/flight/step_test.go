@@ -345,25 +345,3 @@ func TestAdvanceReleases(t *testing.T) {
 	assert.Equal(t, errSource, err)
 	r.Close()
 }
-
-func TestComplete(t *testing.T) {
-	f := Complete([]byte("abc"), nil, []byte("def"))
-	for range 2 {
-		got, err := drain(join(t, f))
-		require.NoError(t, err)
-		assert.Equal(t, "abcdef", string(got))
-	}
-	_, ok := f.Body()
-	assert.False(t, ok)
-	assert.False(t, f.Claim())
-	_, err := f.Step(strings.NewReader("x"))
-	assert.Equal(t, ErrTaken, err)
-	require.NoError(t, f.Fill(strings.NewReader("x")))
-	got, err := drain(join(t, Complete()))
-	require.NoError(t, err)
-	assert.Empty(t, got)
-	n := testing.AllocsPerRun(100, func() { f = Complete(got) })
-	if !raceEnabled {
-		assert.LessOrEqual(t, n, 1.0)
-	}
-}
