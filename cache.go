@@ -26,6 +26,7 @@ import (
 	"github.com/embedgw/gateway/internal/packed"
 	"github.com/embedgw/gateway/internal/rfc9111"
 	"github.com/embedgw/gateway/internal/store"
+	"github.com/embedgw/gateway/internal/telemetry"
 	"github.com/embedgw/gateway/internal/work"
 )
 
@@ -50,9 +51,11 @@ type Cache struct {
 
 	hits      counter
 	misses    counter
-	stale     counter // of the hits
+	stale     counter // of the hits, and of what stood in
+	results   [len(cacheResults)]counter
+	refreshes counter
 	status    statusLines
-	stopWatch func()
+	watched   *telemetry.Watch
 }
 
 // caching is what the options say about the use of a cache.
@@ -111,11 +114,9 @@ func NewCache(opts ...CacheOption) (*Cache, error) {
 	cache.behind = work.NewQueue(work.QueueConfig{
 		Name: "cache refresh", Workers: refreshWorkers, Size: refreshQueue, OnPanic: core.panicked, Go: cache.tasks.Go,
 	})
-	stop, err := observeCache(&c.shared, cache)
-	if err != nil {
+	if err := cache.observe(); err != nil {
 		return nil, err
 	}
-	cache.stopWatch = stop
 	return cache, nil
 }
 
@@ -157,7 +158,7 @@ func (c *Cache) Shutdown(ctx context.Context) error {
 	c.closed.Store(true)
 	c.fills.Close()
 	defer c.store.Clear()
-	defer c.stopWatch()
+	defer c.watched.Stop()
 	err := c.behind.Stop(ctx, false)
 	c.tasks.Close()
 	for _, idle := range []<-chan struct{}{c.fills.Idle(), c.tasks.Idle()} {
@@ -494,6 +495,23 @@ func (o *cacheOutcome) String() string {
 	return string(o.forward)
 }
 
+// cacheResults are all that String may say of a cache that was asked, the most
+// frequent first.
+var cacheResults = [...]string{
+	"hit", string(rfc9111.ForwardURIMiss), string(rfc9111.ForwardVaryMiss), string(rfc9111.ForwardStale), string(rfc9111.ForwardPartial),
+	string(rfc9111.ForwardRequest), string(rfc9111.ForwardMethod),
+}
+
+// count counts the outcome, once the exchange has ended.
+func (o *cacheOutcome) count() {
+	if o.by == nil {
+		return
+	}
+	if i := slices.Index(cacheResults[:], o.String()); i >= 0 {
+		o.by.results[i].Add(1)
+	}
+}
+
 // setCacheStatus tells the client what the cache did (RFC 9211), in a line that
 // nobody else has; slot is where to put it.
 func (x *exchange) setCacheStatus(h http.Header, slot []string) {
@@ -580,6 +598,7 @@ type visit struct {
 	call    flight.Call[*answer]
 	spent   bool // a 304 has been about something that is not stored
 	behind  bool // nobody waits for it
+	counted bool // as a miss
 }
 
 // answer is what a call shares.
@@ -612,17 +631,27 @@ func (x *exchange) throughCache(c *Cache) *Error {
 	if v.look() {
 		return v.hit()
 	}
-	c.misses.Add(1)
 	switch {
 	case v.control.OnlyIfCached:
+		v.miss()
 		return fault(ReasonNotCached, nil) // RFC 9111 §5.2.1.7
 	case x.r.Method == http.MethodHead:
+		v.miss()
 		x.cache.detail = "method"
 		return v.passHead()
 	case x.special["Range"] != nil && x.svc.handler == nil: // a handler is asked for all of it
+		v.miss()
 		return v.fetchPart()
 	}
 	return v.fetch()
+}
+
+// miss counts, once, a request that what is stored does not answer.
+func (v *visit) miss() {
+	if !v.counted {
+		v.counted = true
+		v.by.misses.Add(1)
+	}
 }
 
 // cacheControl is what the request asks of the cache.
@@ -678,7 +707,9 @@ func (v *visit) look() bool {
 
 // hit answers from what is stored.
 func (v *visit) hit() *Error {
-	v.by.hits.Add(1)
+	if !v.counted {
+		v.by.hits.Add(1)
+	}
 	if !v.stored.terms.Fresh(v.age) {
 		v.by.stale.Add(1)
 	}
@@ -703,6 +734,7 @@ func (v *visit) fetch() *Error {
 		case flight.Alone:
 			return v.lead(flight.Call[*answer]{})
 		}
+		v.miss()
 		v.x.waited = true
 		v.x.reached(stageCollapse)
 		shared, outcome := call.Wait(v.x.r.Context().Done(), wait)
@@ -761,9 +793,9 @@ func (v *visit) lead(call flight.Call[*answer]) *Error {
 		v.since = v.by.store.Begin(v.key)
 	}
 	if call.Key() != nil && v.look() { // another's answer came in between
-		v.by.misses.Add(^uint64(0))
 		return v.hit()
 	}
+	v.miss()
 	return v.ask()
 }
 
@@ -955,7 +987,6 @@ func (v *visit) unanswered(err *Error) *Error {
 	if v.behind || !v.standsIn(err.Reason != ReasonShared) {
 		return err
 	}
-	v.by.hits.Add(1)
 	v.by.stale.Add(1)
 	v.x.cache.forward, v.x.cache.detail = rfc9111.ForwardStale, "stale-if-error"
 	return v.x.answer(v.stored, v.age)
@@ -1857,6 +1888,7 @@ func (v *visit) askBehind() error {
 		return nil
 	}
 	defer x.life.End(&x.link)
+	v.by.refreshes.Add(1)
 	x.start = time.Now() // it has been in the queue
 	if err := v.ask(); err != nil {
 		return err
@@ -1998,6 +2030,7 @@ func (c *Cache) serve(svc *service, w http.ResponseWriter, r *http.Request) {
 	_, _, x.special = forward.Survey(r.Header)
 	defer func() { // a panic of the handler's goes on as it came
 		x.life.End(&x.link)
+		x.cache.count()
 		*x = exchange{keyBuf: x.keyBuf}
 		exchanges.Put(x)
 	}()

@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/embedgw/gateway"
@@ -327,6 +328,42 @@ func ExampleGateway_Stats() {
 	//
 	// all: 3 map[unknown_service:1]
 	// users: 2 true
+}
+
+// The page is for Prometheus; who asks for JSON gets what Stats returns.
+func ExampleGateway_MetricsHandler() {
+	users := service(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.URL.Path) })
+	defer users.Close()
+	gw, err := gateway.New(gateway.WithService("users", users.URL))
+	if err != nil {
+		log.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/", gw)
+	mux.Handle("/metrics", gw.MetricsHandler())
+	app := httptest.NewServer(mux)
+	defer app.Close()
+	show(app.URL + "/users/1")
+
+	resp, err := http.Get(app.URL + "/metrics")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer resp.Body.Close()
+	fmt.Println(resp.Header.Get("Content-Type"))
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() {
+		if strings.Contains(lines.Text(), "gateway_requests_total") {
+			fmt.Println(lines.Text())
+		}
+	}
+	// Output:
+	// 200 /1
+	// text/plain; version=0.0.4; charset=utf-8
+	// # HELP gateway_requests_total Requests that have ended, by the reason for which the gateway answered itself; without one, by all others.
+	// # TYPE gateway_requests_total counter
+	// gateway_requests_total 0
+	// gateway_requests_total{gateway_service="users"} 1
 }
 
 // A rewrite hook changes what a service is sent.

@@ -81,11 +81,10 @@ func New(opts ...Option) (*Gateway, error) {
 	core.snapshot.Store(snap)
 	core.memory = c.memory
 	core.watch()
-	stop, err := core.observe()
-	if err != nil {
+	if err := core.observe(); err != nil {
 		return nil, err
 	}
-	core.life.Last(stop)
+	core.life.Last(core.watched.Stop)
 	return &Gateway{core}, nil
 }
 
@@ -160,7 +159,8 @@ type core struct {
 	onError   ErrorHandler
 	telemetry *telemetry.Telemetry
 	unrouted  *telemetry.Service
-	stats     serviceStats // of requests for no known service
+	watched   *telemetry.Watch // once there is a snapshot
+	stats     serviceStats     // of requests for no known service
 	started   time.Time
 
 	roll      work.Roll[*exchange] // those under way whose service reports slow ones

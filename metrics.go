@@ -23,6 +23,7 @@ import (
 	"github.com/embedgw/gateway/internal/forward"
 	"github.com/embedgw/gateway/internal/h1"
 	"github.com/embedgw/gateway/internal/stats"
+	"github.com/embedgw/gateway/internal/store"
 	"github.com/embedgw/gateway/internal/telemetry"
 	"github.com/embedgw/gateway/internal/work"
 )
@@ -75,42 +76,67 @@ func WithPropagator(p propagation.TextMapPropagator) SharedOption {
 	}}
 }
 
-// observeCache shows a cache's size through OpenTelemetry.
-func observeCache(c *sharedConfig, cache *Cache) (stop func(), err error) {
-	t, err := telemetry.New(c.telemetry.config())
-	if err != nil {
-		return nil, fmt.Errorf("gateway: %w", err)
+// observe shows what the cache is in through OpenTelemetry.
+func (c *Cache) observe() (err error) {
+	if c.watched, err = c.core.telemetry.ObserveCache(c.state); err != nil {
+		return fmt.Errorf("gateway: %w", err)
 	}
-	stop, err = t.ObserveCache(func() (entries, bytes int64) {
-		s := cache.store.Stats()
-		return int64(s.Entries), s.Bytes
-	})
-	if err != nil {
-		return nil, fmt.Errorf("gateway: %w", err)
+	return nil
+}
+
+// state is what the cache is in, for its metrics.
+func (c *Cache) state() telemetry.CacheState {
+	s, queue := c.store.Stats(), c.behind.Stats()
+	state := telemetry.CacheState{
+		Entries: int64(s.Entries), Bytes: s.Bytes, Requests: make(map[string]uint64, len(cacheResults)),
+		Evictions: evictions(s.Evicted), Collapsed: c.calls.Stats().Collapsed, Refreshes: c.refreshes.Load(), Drops: queue.Dropped,
 	}
-	return sync.OnceFunc(stop), nil
+	for i, result := range cacheResults {
+		state.Requests[result] = c.results[i].Load()
+	}
+	return state
+}
+
+// evictions names the causes.
+func evictions(e store.Evicted) map[string]uint64 {
+	return map[string]uint64{"size": e.Size, "expired": e.Expired, "share": e.Share, "memory": e.Memory}
 }
 
 // observe shows what the services are in through OpenTelemetry, once a snapshot
 // is there.
-func (c *core) observe() (stop func(), err error) {
-	stop, err = c.telemetry.ObserveServices(func(tell func(*telemetry.Service, *telemetry.ServiceState)) {
+func (c *core) observe() (err error) {
+	c.watched, err = c.telemetry.ObserveServices(func(tell func(*telemetry.Service, *telemetry.ServiceState)) {
+		none := c.stats.state()
+		tell(c.unrouted, &none)
 		for _, svc := range c.snapshot.Load().services {
 			s := svc.up.state()
 			tell(svc.routed, &s)
 		}
 	})
 	if err != nil {
-		return nil, fmt.Errorf("gateway: %w", err)
+		return fmt.Errorf("gateway: %w", err)
 	}
-	return sync.OnceFunc(stop), nil
+	return nil
+}
+
+// state is what has become of requests, for their metrics.
+func (s *serviceStats) state() telemetry.ServiceState {
+	state := telemetry.ServiceState{
+		Active: s.inFlight.Load(), Requests: []telemetry.ReasonCount{{N: int64(s.answered.Load())}},
+		Retries: int64(s.retries.Load()), Hedges: int64(s.hedges.Load()),
+	}
+	for i := range s.errors {
+		if n := s.errors[i].Load(); n > 0 {
+			state.Requests = append(state.Requests, telemetry.ReasonCount{Reason: string(reasons[i].reason), N: int64(n)})
+		}
+	}
+	return state
 }
 
 // state is what the service is in, for its metrics.
 func (u *Upstream) state() telemetry.ServiceState {
-	s := telemetry.ServiceState{
-		Ejections: u.ejections.Load(), Retries: int64(u.stats.retries.Load()), Hedges: int64(u.stats.hedges.Load()), Queued: u.limit != nil,
-	}
+	s := u.stats.state()
+	s.Ejections, s.Queued = u.ejections.Load(), u.limit != nil
 	if u.breaker != nil {
 		s.Breaker = u.breaker.Status(time.Now()).State.String()
 		for to := range s.Transitions {
@@ -516,6 +542,7 @@ type serviceStats struct {
 	hedges   counter
 	hits     counter
 	misses   counter
+	answered counter // without an error of ours
 	errors   [len(reasons)]counter
 	latency  stats.Histogram
 }
@@ -533,6 +560,8 @@ func (x *exchange) record(aborted bool) {
 	if x.err != nil {
 		s.errors[x.err.Reason.index()].Add(1)
 		errorType = string(x.err.Reason)
+	} else {
+		s.answered.Add(1)
 	}
 	switch {
 	case x.cache.clock != nil:
@@ -540,6 +569,7 @@ func (x *exchange) record(aborted bool) {
 	case x.cache.by != nil:
 		s.misses.Add(1)
 	}
+	x.cache.count()
 	x.span.End(&telemetry.ServerResult{
 		Status: x.status, ErrorType: errorType, Aborted: aborted, Duration: took, CacheResult: x.cache.String(),
 		RequestBytes: x.received, ResponseBytes: x.sent,
@@ -734,9 +764,16 @@ type CacheStats struct {
 	Entries   int64  `json:"entries"`
 	Bytes     int64  `json:"bytes"` // of all that is stored and arriving
 	MaxBytes  int64  `json:"max_bytes"`
-	Hits      uint64 `json:"hits"`
-	Misses    uint64 `json:"misses"`
+	Hits      uint64 `json:"hits"`   // requests that found an answer when they came, or led to one
+	Misses    uint64 `json:"misses"` // those that found none
+	Stale     uint64 `json:"stale"`  // answers that were not fresh: of the hits, or in place of an error
 	Evictions uint64 `json:"evictions"`
+
+	Requests  map[string]uint64 `json:"requests"`  // that have ended, by what the cache did with them: hit, or why they went upstream (RFC 9211 §2.2)
+	Evicted   map[string]uint64 `json:"evicted"`   // evictions by cause: size, expired, share, memory
+	Collapsed uint64            `json:"collapsed"` // requests that were given the answer to another
+	Refreshes uint64            `json:"refreshes"` // of what was served stale, behind requests
+	Drops     uint64            `json:"drops"`     // refreshes that there was no room for
 }
 
 func (s *serviceStats) read() (UpstreamStats, stats.Snapshot) {
@@ -778,10 +815,11 @@ func (u *Upstream) Stats() UpstreamStats {
 
 // Stats returns the state of the cache.
 func (c *Cache) Stats() CacheStats {
-	s := c.store.Stats()
+	s, state := c.store.Stats(), c.state()
 	return CacheStats{
 		Entries: int64(s.Entries), Bytes: s.Bytes + s.Reserved, MaxBytes: s.MaxBytes, Evictions: s.Evictions,
-		Hits: c.hits.Load(), Misses: c.misses.Load(),
+		Hits: c.hits.Load(), Misses: c.misses.Load(), Stale: c.stale.Load(), Requests: state.Requests, Evicted: state.Evictions,
+		Collapsed: state.Collapsed, Refreshes: state.Refreshes, Drops: state.Drops,
 	}
 }
 
@@ -810,19 +848,52 @@ func (g *Gateway) Stats() Stats {
 	return s
 }
 
-// MetricsHandler answers GET with [Gateway.Stats] as JSON, and 406 to an
-// Accept that excludes JSON.
+// MetricsHandler answers GET by Accept: with the Prometheus text format 0.0.4,
+// which is also for whoever takes anything, or with [Gateway.Stats] as JSON; an
+// Accept that excludes both gets 406. Both are of the same counters. Names,
+// labels and buckets in the text are those that OpenTelemetry's exporter for
+// Prometheus gives to this package's metrics.
 func (g *Gateway) MetricsHandler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !readOnly(w, r) {
 			return
 		}
-		if forward.Accept(r.Header, "application/json") == "" {
-			http.Error(w, "only application/json is available", http.StatusNotAcceptable)
-			return
+		w.Header().Add("Vary", "Accept")
+		switch forward.Accept(r.Header, "text/plain", "application/json") {
+		case "text/plain":
+			w.Header().Set("Content-Type", stats.TextType)
+			w.Header().Set("Cache-Control", "no-store")
+			w.WriteHeader(http.StatusOK)
+			if r.Method != http.MethodHead {
+				_, _ = w.Write(g.metrics().Append(nil))
+			}
+		case "application/json":
+			writeJSON(w, r, http.StatusOK, "application/json", g.Stats())
+		default:
+			http.Error(w, "only text/plain and application/json are available", http.StatusNotAcceptable)
 		}
-		writeJSON(w, r, http.StatusOK, "application/json", g.Stats())
 	})
+}
+
+// metrics is what Prometheus is told: all that OpenTelemetry is.
+func (g *Gateway) metrics() *stats.Text {
+	t := &stats.Text{}
+	tell := func(s *telemetry.Sample) {
+		if s.Counts {
+			t.Counter(s.Name, s.Help, uint64(s.Value), s.Labels...) //nolint:gosec // a count
+		} else {
+			t.Gauge(s.Name, s.Help, float64(s.Value), s.Labels...)
+		}
+	}
+	g.core.watched.Read(tell)
+	var caches []*Cache
+	for _, svc := range g.core.snapshot.Load().services {
+		if c := svc.policy.cache; c != nil && !slices.Contains(caches, c) {
+			caches = append(caches, c)
+			c.watched.Read(tell)
+		}
+	}
+	return t
 }
 
 // readOnly refuses methods other than GET and HEAD.

@@ -85,11 +85,10 @@ func NewUpstream(name, target string, opts ...UpstreamOption) (*Upstream, error)
 		return nil, err
 	}
 	core.snapshot.Store(&snapshot{services: map[string]*service{name: svc}})
-	stop, err := core.observe()
-	if err != nil {
+	if err := core.observe(); err != nil {
 		return nil, err
 	}
-	svc.up.life.Last(stop)
+	svc.up.life.Last(core.watched.Stop)
 	core.life = svc.up.life
 	core.watch()
 	return svc.up, nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/embedgw/gateway"
@@ -224,7 +225,16 @@ func (t *tour) takeHealth(ctx context.Context) error {
 }
 
 func (t *tour) takeMetrics(ctx context.Context) error {
-	r, err := t.get(ctx, "/metrics")
+	text, err := t.get(ctx, "/metrics") // as Prometheus does
+	if err != nil {
+		return err
+	}
+	line := fmt.Sprintf("gateway_retries_total{gateway_service=%q} %d", "orders", t.book.repeats)
+	if !strings.Contains(string(text.body), "\n"+line+"\n") {
+		return fmt.Errorf("the text is without %q", line)
+	}
+	t.say("%s", line)
+	r, err := t.getJSON(ctx, "/metrics")
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ type tour struct {
 	out    io.Writer
 	client *http.Client
 	bearer string // sent with each request; "": none
+	accept string // likewise
 	book   book
 }
 
@@ -110,6 +111,13 @@ func (t *tour) get(ctx context.Context, target string) (*reply, error) {
 	return t.send(ctx, http.MethodGet, target, http.NoBody)
 }
 
+// getJSON is get for JSON alone.
+func (t *tour) getJSON(ctx context.Context, target string) (*reply, error) {
+	t.accept = "application/json"
+	defer func() { t.accept = "" }()
+	return t.get(ctx, target)
+}
+
 // send sends a request, and says how it was answered.
 func (t *tour) send(ctx context.Context, method, target string, body io.Reader) (*reply, error) {
 	r, err := t.ask(ctx, method, target, body)
@@ -150,6 +158,9 @@ func (t *tour) request(ctx context.Context, method, target string, body io.Reade
 	req, err := http.NewRequestWithContext(ctx, method, target, body)
 	if err != nil {
 		return nil, err
+	}
+	if t.accept != "" {
+		req.Header.Set("Accept", t.accept)
 	}
 	if t.bearer != "" {
 		req.Header.Set("Authorization", "Bearer "+t.bearer)

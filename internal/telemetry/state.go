@@ -1,13 +1,9 @@
 package telemetry
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"slices"
 
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/metric"
 )
 
 // The package's own attributes of a state.
@@ -25,12 +21,21 @@ type ServiceState struct {
 	Breaker     string                    // closed, open, half_open; "": there is none
 	Transitions [len(breakerStates)]int64 // to closed, open, half_open
 
+	Active                     int64         // requests that have not ended
+	Requests                   []ReasonCount // that have
 	Ejections, Retries, Hedges int64
 
 	Queued                   bool // requests at the service are bounded
 	QueueInUse, QueueWaiting int64
 
 	Endpoints []EndpointState
+}
+
+// ReasonCount is how many requests the gateway answered itself, for a reason from
+// a closed list; without one, how many all others are.
+type ReasonCount struct {
+	Reason string
+	N      int64
 }
 
 // EndpointState is what one server of a service is in.
@@ -42,83 +47,72 @@ type EndpointState struct {
 	Used, Idle, Waiting int64
 }
 
-// states are the instruments of what services are in. All of them add up: over
+// serviceInstruments are those of what services are in. All of them add up: over
 // several gateways of one meter provider, and over the addresses of one name.
-type states struct {
-	breaker, healthy, connections, poolWaiting, inUse, queueWaiting metric.Int64ObservableUpDownCounter
-	transitions, ejections, retries, hedges                         metric.Int64ObservableCounter
+type serviceInstruments struct {
+	active, breaker, healthy, connections, poolWaiting, inUse, queueWaiting *instrument
+	requests, transitions, ejections, retries, hedges                       *instrument
 }
 
-func newStates(m metric.Meter) (*states, error) {
-	var faults []error
-	level := func(name, unit, what string) metric.Int64ObservableUpDownCounter {
-		i, err := m.Int64ObservableUpDownCounter(name, metric.WithUnit(unit), metric.WithDescription(what))
-		faults = append(faults, err)
-		return i
+// ObserveServices shows what read tells of services, at each collection.
+func (t *Telemetry) ObserveServices(read func(tell func(*Service, *ServiceState))) (*Watch, error) {
+	var w Watch
+	s := serviceInstruments{
+		active:       w.level("gateway.active_requests", "{request}", "Requests that have not ended."),
+		requests:     w.count("gateway.requests", "{request}", "Requests that have ended, by the reason for which the gateway answered itself; without one, by all others."),
+		breaker:      w.level("gateway.breaker.state", "{breaker}", "1 for the state that the circuit breaker is in, 0 for the others."),
+		transitions:  w.count("gateway.breaker.transitions", "{transition}", "Changes of the circuit breaker, by the state that it changed to."),
+		healthy:      w.level("gateway.endpoint.healthy", "{endpoint}", "1 for a replica that is neither ejected nor unhealthy, else 0."),
+		ejections:    w.count("gateway.ejections", "{ejection}", "Replicas that were taken out of use for their failures."),
+		connections:  w.level("gateway.pool.connections", "{connection}", "Connections to a replica that are in use or idle."),
+		poolWaiting:  w.level("gateway.pool.waiting", "{request}", "Requests that wait for a connection to a replica."),
+		retries:      w.count("gateway.retries", "{retry}", "Requests that were sent again."),
+		hedges:       w.count("gateway.hedges", "{hedge}", "Requests that were sent to a second replica while the first had not answered."),
+		inUse:        w.level("gateway.queue.in_use", "{request}", "Requests that hold a place at a service whose concurrency is bounded."),
+		queueWaiting: w.level("gateway.queue.waiting", "{request}", "Requests that wait for such a place."),
 	}
-	count := func(name, unit, what string) metric.Int64ObservableCounter {
-		i, err := m.Int64ObservableCounter(name, metric.WithUnit(unit), metric.WithDescription(what))
-		faults = append(faults, err)
-		return i
+	w.read = func(tell teller) {
+		read(func(of *Service, state *ServiceState) { s.tell(tell, of, state) })
 	}
-	s := &states{
-		breaker:      level("gateway.breaker.state", "1", "1 for the state that the circuit breaker is in, 0 for the others."),
-		transitions:  count("gateway.breaker.transitions", "{transition}", "Changes of the circuit breaker, by the state that it changed to."),
-		healthy:      level("gateway.endpoint.healthy", "{endpoint}", "1 for a replica that is neither ejected nor unhealthy, else 0."),
-		ejections:    count("gateway.ejections", "{ejection}", "Replicas that were taken out of use for their failures."),
-		connections:  level("gateway.pool.connections", "{connection}", "Connections to a replica that are in use or idle."),
-		poolWaiting:  level("gateway.pool.waiting", "{request}", "Requests that wait for a connection to a replica."),
-		retries:      count("gateway.retries", "{retry}", "Requests that were sent again."),
-		hedges:       count("gateway.hedges", "{hedge}", "Requests that were sent to a second replica while the first had not answered."),
-		inUse:        level("gateway.queue.in_use", "{request}", "Requests that hold a place at a service whose concurrency is bounded."),
-		queueWaiting: level("gateway.queue.waiting", "{request}", "Requests that wait for such a place."),
-	}
-	if err := errors.Join(faults...); err != nil {
-		return nil, fmt.Errorf("create service instruments: %w", err)
-	}
-	return s, nil
+	return t.watch(&w)
 }
 
-// ObserveServices reports what read tells it of services at each collection,
-// until stop is called. Nothing is recorded in between.
-func (t *Telemetry) ObserveServices(read func(tell func(*Service, *ServiceState))) (stop func(), err error) {
-	s, err := newStates(t.meter)
-	if err != nil {
-		return nil, err
+func (s *serviceInstruments) tell(tell teller, of *Service, state *ServiceState) {
+	var service []attribute.KeyValue
+	if of.routed {
+		service = append(service, serviceKey.String(of.name))
 	}
-	r, err := t.meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		read(func(of *Service, state *ServiceState) { s.observe(o, of, state) })
-		return nil
-	}, s.breaker, s.transitions, s.healthy, s.ejections, s.connections, s.poolWaiting, s.retries, s.hedges, s.inUse, s.queueWaiting)
-	if err != nil {
-		return nil, fmt.Errorf("observe services: %w", err)
+	with := func(more ...attribute.KeyValue) []attribute.KeyValue { return append(more, service...) }
+	tell(s.active, state.Active, with()...)
+	for _, r := range state.Requests {
+		if r.Reason == "" {
+			tell(s.requests, r.N, with()...)
+		} else {
+			tell(s.requests, r.N, with(reasonKey.String(r.Reason))...)
+		}
 	}
-	return func() { _ = r.Unregister() }, nil
-}
-
-func (s *states) observe(o metric.Observer, of *Service, state *ServiceState) {
-	name := serviceKey.String(of.name)
-	service := metric.WithAttributeSet(attribute.NewSet(name))
-	o.ObserveInt64(s.ejections, state.Ejections, service)
-	o.ObserveInt64(s.retries, state.Retries, service)
-	o.ObserveInt64(s.hedges, state.Hedges, service)
+	if !of.routed {
+		return
+	}
+	tell(s.ejections, state.Ejections, with()...)
+	tell(s.retries, state.Retries, with()...)
+	tell(s.hedges, state.Hedges, with()...)
 	if state.Queued {
-		o.ObserveInt64(s.inUse, state.QueueInUse, service)
-		o.ObserveInt64(s.queueWaiting, state.QueueWaiting, service)
+		tell(s.inUse, state.QueueInUse, with()...)
+		tell(s.queueWaiting, state.QueueWaiting, with()...)
 	}
 	if state.Breaker != "" {
 		for i, in := range breakerStates {
-			attrs := metric.WithAttributeSet(attribute.NewSet(name, breakerStateKey.String(in)))
-			o.ObserveInt64(s.breaker, one(in == state.Breaker), attrs)
-			o.ObserveInt64(s.transitions, state.Transitions[i], attrs)
+			tell(s.breaker, one(in == state.Breaker), with(breakerStateKey.String(in))...)
+			tell(s.transitions, state.Transitions[i], with(breakerStateKey.String(in))...)
 		}
 	}
-	s.observeEndpoints(o, name, state.Endpoints)
+	s.tellEndpoints(tell, service, state.Endpoints)
 }
 
-// observeEndpoints sums up endpoints of one name: a callback may not report a
-// series twice.
-func (s *states) observeEndpoints(o metric.Observer, service attribute.KeyValue, endpoints []EndpointState) {
+// tellEndpoints sums up endpoints of one name: a callback may not report a series
+// twice.
+func (s *serviceInstruments) tellEndpoints(tell teller, service []attribute.KeyValue, endpoints []EndpointState) {
 	type sum struct {
 		at                           *Endpoint
 		pooled                       bool
@@ -139,14 +133,14 @@ func (s *states) observeEndpoints(o metric.Observer, service attribute.KeyValue,
 		total.waiting += e.Waiting
 	}
 	for _, total := range sums {
-		attrs := func(more ...attribute.KeyValue) metric.MeasurementOption {
-			return metric.WithAttributeSet(attribute.NewSet(append(append(more, service), total.at.where...)...))
+		with := func(more ...attribute.KeyValue) []attribute.KeyValue {
+			return append(append(more, service...), total.at.where...)
 		}
-		o.ObserveInt64(s.healthy, total.healthy, attrs())
+		tell(s.healthy, total.healthy, with()...)
 		if total.pooled {
-			o.ObserveInt64(s.connections, total.used, attrs(poolStateKey.String("used")))
-			o.ObserveInt64(s.connections, total.idle, attrs(poolStateKey.String("idle")))
-			o.ObserveInt64(s.poolWaiting, total.waiting, attrs())
+			tell(s.connections, total.used, with(poolStateKey.String("used"))...)
+			tell(s.connections, total.idle, with(poolStateKey.String("idle"))...)
+			tell(s.poolWaiting, total.waiting, with()...)
 		}
 	}
 }

@@ -12,7 +12,6 @@ package telemetry
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -128,29 +127,6 @@ func isPlaceholder(p trace.TracerProvider) bool {
 // makes of it. (It is started nevertheless: an attached eBPF agent hooks it.)
 func (t *Telemetry) sampling() bool {
 	return t.placeholder == nil || t.placeholder != otel.GetTracerProvider()
-}
-
-// ObserveCache reports what stats returns at each collection, as
-// gateway.cache.entries and gateway.cache.size, until stop is called. Several
-// caches of one meter provider add up.
-func (t *Telemetry) ObserveCache(stats func() (entries, bytes int64)) (stop func(), err error) {
-	entries, entriesErr := t.meter.Int64ObservableUpDownCounter("gateway.cache.entries",
-		metric.WithUnit("{entry}"), metric.WithDescription("Responses that the cache holds."))
-	size, sizeErr := t.meter.Int64ObservableUpDownCounter("gateway.cache.size",
-		metric.WithUnit("By"), metric.WithDescription("Bytes that the cache holds, keys and bookkeeping included."))
-	if err := errors.Join(entriesErr, sizeErr); err != nil {
-		return nil, fmt.Errorf("create cache instruments: %w", err)
-	}
-	r, err := t.meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		n, bytes := stats()
-		o.ObserveInt64(entries, n)
-		o.ObserveInt64(size, bytes)
-		return nil
-	}, entries, size)
-	if err != nil {
-		return nil, fmt.Errorf("observe cache: %w", err)
-	}
-	return func() { _ = r.Unregister() }, nil
 }
 
 // ServiceConfig describes a service to its telemetry.

@@ -147,9 +147,16 @@ func TestDurationsHaveTheConventionsForm(t *testing.T) {
 
 func TestCacheIsObservedUntilStopped(t *testing.T) {
 	r := newRig(t)
-	stop, err := r.ObserveCache(func() (int64, int64) { return 3, 4096 })
+	first, err := r.ObserveCache(func() CacheState {
+		return CacheState{
+			Entries: 3, Bytes: 4096, Requests: map[string]uint64{"hit": 2, "stale": 0}, Evictions: map[string]uint64{"size": 5},
+			Collapsed: 6, Refreshes: 7, Drops: 8,
+		}
+	})
 	require.NoError(t, err)
-	second, err := r.ObserveCache(func() (int64, int64) { return 1, 1024 })
+	second, err := r.ObserveCache(func() CacheState {
+		return CacheState{Entries: 1, Bytes: 1024, Requests: map[string]uint64{"hit": 1}, Evictions: map[string]uint64{"size": 1}}
+	})
 	require.NoError(t, err)
 
 	value := func(name string) int64 {
@@ -165,10 +172,17 @@ func TestCacheIsObservedUntilStopped(t *testing.T) {
 	assert.EqualValues(t, 4, value("gateway.cache.entries"))
 	assert.EqualValues(t, 5120, value("gateway.cache.size"))
 
-	second()
+	values, monotonic := r.sums()
+	assert.Equal(t, map[string]int64{
+		"cache.entries ": 4, "cache.size ": 5120, "cache.requests hit": 3, "cache.requests stale": 0, "cache.evictions size": 6,
+		"cache.collapsed ": 6, "cache.refreshes ": 7, "cache.drops ": 8,
+	}, values)
+	assert.True(t, monotonic["gateway.cache.requests"])
+
+	second.Stop()
 	assert.EqualValues(t, 3, value("gateway.cache.entries"))
-	stop()
-	stop()
+	first.Stop()
+	first.Stop()
 	assert.EqualValues(t, -1, value("gateway.cache.entries"))
 }
 

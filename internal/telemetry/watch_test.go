@@ -1,0 +1,60 @@
+package telemetry
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestNamesAreThoseOfPrometheus(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name, unit string
+		counts     bool
+		want       string
+	}{
+		{"a.b", "{request}", true, "a_b_total"},
+		{"a.b", "{request}", false, "a_b"},
+		{"a.b_c", "s", false, "a_b_c_seconds"},
+		{"a.b", "s", true, "a_b_seconds_total"},
+		{"a.size", "By", false, "a_size_bytes"},
+		{"a.bytes", "By", true, "a_bytes_total"},
+		{"a.share", "1", false, "a_share_ratio"},
+		{"a.events", "1", true, "a_events_total"},
+		{"a.total", "", true, "a_total"},
+		{"a-b", "", false, "a_b"},
+	} {
+		assert.Equal(t, tt.want, promName(tt.name, tt.unit, tt.counts), "%v", tt)
+	}
+}
+
+func TestWhatIsWatchedIsReadAsSamples(t *testing.T) {
+	t.Parallel()
+	for _, observed := range []bool{true, false} {
+		r := newRig(t)
+		a := r.Service(ServiceConfig{Name: "a"})
+		at := a.Endpoint(EndpointConfig{Scheme: "http", Host: "one"})
+		watch, err := r.ObserveServices(func(tell func(*Service, *ServiceState)) {
+			tell(r.Unrouted(), &ServiceState{Requests: []ReasonCount{{N: 1}}})
+			tell(a, &ServiceState{Active: -1, Requests: []ReasonCount{{"timeout", 2}}, Retries: 5, Endpoints: []EndpointState{{Endpoint: at, Healthy: true}}})
+		})
+		require.NoError(t, err)
+		if !observed {
+			watch.Stop()
+		}
+		got := map[string]int64{}
+		watch.Read(func(s *Sample) {
+			assert.Equal(t, strings.HasSuffix(s.Name, "_total"), s.Counts, s.Name)
+			assert.NotEmpty(t, s.Help)
+			got[s.Name+" "+strings.Join(s.Labels, " ")] = s.Value
+		})
+		assert.Equal(t, map[string]int64{
+			"gateway_active_requests ": 0, "gateway_requests_total ": 1,
+			"gateway_active_requests gateway_service a": -1, "gateway_requests_total gateway_reason timeout gateway_service a": 2,
+			"gateway_ejections_total gateway_service a": 0, "gateway_retries_total gateway_service a": 5, "gateway_hedges_total gateway_service a": 0,
+			"gateway_endpoint_healthy gateway_service a server_address one server_port 80": 1,
+		}, got)
+	}
+}
