@@ -56,9 +56,8 @@ type BreakerConfig struct {
 // Breaker refuses requests to a service most of whose requests fail. Make it with [NewBreaker]. It is safe for
 // concurrent use. A closed one takes no lock.
 type Breaker struct {
-	config BreakerConfig
+	config atomic.Pointer[BreakerConfig]
 	epoch  time.Time
-	tick   instant // a bucket of the window
 
 	period atomic.Pointer[period] // set under mu
 
@@ -77,6 +76,7 @@ type period struct {
 	breaker *Breaker
 	state   State
 	start   instant
+	tick    instant // a bucket of the window
 	until   instant // of an open one
 	window  window  // of a closed one
 	probes  []probe // of a half-open one; guarded by Breaker.mu
@@ -98,15 +98,34 @@ type Lease struct {
 
 // NewBreaker returns a closed breaker.
 func NewBreaker(c BreakerConfig) *Breaker {
+	c.normalize()
+	b := &Breaker{epoch: newEpoch()}
+	b.config.Store(&c)
+	b.period.Store(&period{breaker: b, state: Closed, tick: c.tick()})
+	return b
+}
+
+// Configure has the breaker go by c from now on. It stays in its state, an open one for the time that it was to, and
+// keeps what it has counted, unless the window is another.
+func (b *Breaker) Configure(c BreakerConfig) {
+	c.normalize()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.config.Store(&c)
+	if p := b.period.Load(); p.state == Closed && p.tick != c.tick() {
+		b.period.Store(&period{breaker: b, state: Closed, tick: c.tick(), start: b.instant(time.Now())})
+	}
+}
+
+func (c *BreakerConfig) tick() instant { return instant(c.Window / windowBuckets) }
+
+func (c *BreakerConfig) normalize() {
 	c.Volume, c.Probes = max(c.Volume, 1), max(c.Probes, 1)
 	c.Window, c.Open = max(c.Window, time.Second), min(max(c.Open, time.Millisecond), longest)
 	if c.Lease <= 0 {
 		c.Lease = c.Open
 	}
 	c.Lease = min(c.Lease, longest)
-	b := &Breaker{config: c, epoch: newEpoch(), tick: instant(c.Window / windowBuckets)}
-	b.period.Store(&period{breaker: b, state: Closed})
-	return b
 }
 
 // Allow reports whether a request may be made. If so, the caller tells the lease what became of it.
@@ -133,7 +152,7 @@ func (b *Breaker) lend(at instant) (Lease, bool) {
 		if at < p.until {
 			return Lease{}, false
 		}
-		p = b.enter(&period{state: HalfOpen, start: at, probes: make([]probe, b.config.Probes)})
+		p = b.enter(&period{state: HalfOpen, start: at, probes: make([]probe, b.config.Load().Probes)})
 	}
 	for i := range p.probes {
 		q := &p.probes[i]
@@ -141,7 +160,7 @@ func (b *Breaker) lend(at instant) (Lease, bool) {
 			continue
 		}
 		q.ticket++
-		q.lent, q.expires = true, at+instant(b.config.Lease)
+		q.lent, q.expires = true, at+instant(b.config.Load().Lease)
 		return Lease{period: p, probe: int32(i), ticket: q.ticket}, true
 	}
 	return Lease{}, false
@@ -200,8 +219,9 @@ func (b *Breaker) decide(p *period, i int32, ticket uint32, o Outcome, at instan
 }
 
 func (b *Breaker) trips(p *period, tick uint64) bool {
+	config := b.config.Load()
 	total, failed := p.window.total.sum(tick), p.window.failed.sum(tick)
-	return total >= uint64(b.config.Volume) && float64(failed)/float64(total) >= b.config.Ratio
+	return total >= uint64(config.Volume) && float64(failed)/float64(total) >= config.Ratio
 }
 
 // trip opens the breaker, unless somebody was faster.
@@ -214,14 +234,15 @@ func (b *Breaker) trip(p *period, at instant) {
 }
 
 func (b *Breaker) open(at instant) {
-	d := b.config.Open
+	config := b.config.Load()
+	d := config.Open
 	for range b.again {
-		if d >= b.config.Longest {
+		if d >= config.Longest {
 			break
 		}
 		d *= 2
 	}
-	d = max(min(d, b.config.Longest), b.config.Open)
+	d = max(min(d, config.Longest), config.Open)
 	b.again++
 	b.opened++
 	b.enter(&period{state: Open, start: at, until: at + instant(d)})
@@ -230,7 +251,9 @@ func (b *Breaker) open(at instant) {
 // enter begins a period; b.mu is held.
 func (b *Breaker) enter(p *period) *period {
 	p.breaker = b
-	if b.config.OnChange != nil {
+	config := b.config.Load()
+	p.tick = config.tick()
+	if config.OnChange != nil {
 		b.changes = append(b.changes, change{b.period.Load().state, p.state})
 	}
 	b.period.Store(p)
@@ -265,7 +288,9 @@ func (b *Breaker) report() {
 func (b *Breaker) tell(c change) {
 	b.mu.Unlock()
 	defer b.mu.Lock()
-	b.config.OnChange(c.from, c.to)
+	if tell := b.config.Load().OnChange; tell != nil {
+		tell(c.from, c.to)
+	}
 }
 
 // RetryAfter returns how long an open breaker will still refuse, else 0.
@@ -301,5 +326,5 @@ func (b *Breaker) instant(t time.Time) instant { return since(b.epoch, t) }
 
 // ticks numbers the bucket that runs, from windowBuckets on: an untouched one is always old.
 func (b *Breaker) ticks(p *period, at instant) uint64 {
-	return uint64(max(at-p.start, 0)/b.tick) + windowBuckets
+	return uint64(max(at-p.start, 0)/p.tick) + windowBuckets
 }

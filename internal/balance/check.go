@@ -28,9 +28,9 @@ func (e *Endpoint[T]) Checked(ok bool, now time.Time) (changed bool) {
 
 // contradict reports whether the result is one too many against the state. e.mu is held.
 func (e *Endpoint[T]) contradict(ok bool) bool {
-	down, limit := e.down.Load(), e.set.config.Fall
+	down, limit := e.down.Load(), e.set.config.Load().Fall
 	if down {
-		limit = e.set.config.Rise
+		limit = e.set.config.Load().Rise
 	}
 	if ok != down { // as the state says
 		e.contrary = 0

@@ -37,7 +37,7 @@ type conduct struct {
 // blame counts a failure, and returns why the endpoint should be ejected (for [SuccessRate], if the others do better). What fails during an ejection began before it or was the last resort, and counts for
 // nothing. e.mu is held.
 func (e *Endpoint[T]) blame(at instant) Cause {
-	limits := &e.set.config.Ejection
+	limits := &e.set.config.Load().Ejection
 	if limits.Base <= 0 {
 		return Unchanged
 	}
@@ -102,7 +102,7 @@ func (s *Set[T]) isOutlier(e *Endpoint[T], at instant) bool {
 			others.failures += sum.failures
 		}
 	}
-	limits := &s.config.Ejection
+	limits := &s.config.Load().Ejection
 	rate, volume := own.rate()
 	usual, among := others.rate()
 	return min(volume, among) >= max(limits.Volume, 1) && rate < limits.SuccessRate*usual
@@ -111,7 +111,7 @@ func (s *Set[T]) isOutlier(e *Endpoint[T], at instant) bool {
 // room reports whether e may be out of use beside those that are; s.mu is held.
 func (s *Set[T]) room(e *Endpoint[T], at instant) bool {
 	all := s.view.Load().all
-	share := s.config.Ejection.MaxShare
+	share := s.config.Load().Ejection.MaxShare
 	limit := int(share*float64(len(all)) + 1e-9) // 0.29 × 100 is 29
 	if share > 0 && len(all) > 1 {
 		limit = max(limit, 1)
@@ -157,7 +157,10 @@ func (e *Endpoint[T]) eject(at instant) time.Duration {
 	if int64(at) < until {
 		return 0
 	}
-	limits, c := &e.set.config.Ejection, &e.conduct
+	limits, c := &e.set.config.Load().Ejection, &e.conduct
+	if limits.Base <= 0 {
+		return 0 // since it was blamed
+	}
 	if c.inUse != 0 {
 		forgotten := int64(at-c.inUse) / int64(limits.Base)
 		c.ejections = int(max(int64(c.ejections)-forgotten, 0))
@@ -189,6 +192,15 @@ func (e *Endpoint[T]) readmit(at instant) bool {
 	return true
 }
 
+// pardon takes an ejected endpoint back, whatever its time.
+func (e *Endpoint[T]) pardon() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.conduct = conduct{}
+	e.until.Store(0)
+	e.trial.Store(0)
+}
+
 // restore begins a new life, but for what latency and earlier ejections are remembered. e.mu is held.
 func (e *Endpoint[T]) restore(at instant) {
 	e.conduct = conduct{ejections: e.conduct.ejections, inUse: at}
@@ -206,5 +218,5 @@ func (e *Endpoint[T]) available(at instant) bool {
 // try takes the trial of an ejected endpoint. It reports false if another pick was faster.
 func (e *Endpoint[T]) try(at instant) bool {
 	before := e.trial.Load()
-	return int64(at) >= before && e.trial.CompareAndSwap(before, int64(at)+int64(e.set.config.Ejection.Base))
+	return int64(at) >= before && e.trial.CompareAndSwap(before, int64(at)+int64(e.set.config.Load().Ejection.Base))
 }

@@ -139,7 +139,7 @@ func (e *Endpoint[T]) succeed(latency float64, at instant) (c Change) {
 		c = Change{Recovery, time.Duration(at - out)}
 	}
 	e.conduct.failures = 0
-	if e.set.config.Ejection.SuccessRate > 0 {
+	if e.set.config.Load().Ejection.SuccessRate > 0 {
 		e.conduct.recent.add(at).successes++
 	}
 	e.mu.Unlock()
@@ -227,7 +227,7 @@ func (e *Endpoint[T]) fit(at instant) bool { return !e.down.Load() && int64(at) 
 const slowest = 0.1
 
 func (e *Endpoint[T]) warmUp(at instant) {
-	if e.set.config.SlowStart > 0 {
+	if e.set.config.Load().SlowStart > 0 {
 		e.warmSince.Store(int64(at))
 	}
 }
@@ -238,7 +238,7 @@ func (e *Endpoint[T]) warmth(at instant) float64 {
 	if since == 0 {
 		return 1
 	}
-	whole := e.set.config.SlowStart
+	whole := e.set.config.Load().SlowStart
 	passed := time.Duration(int64(at) - since)
 	if passed >= whole {
 		e.warmSince.CompareAndSwap(since, 0)

@@ -30,7 +30,7 @@ func (s *Set[T]) Pick(hash uint64, tried []*Endpoint[T], now time.Time) *Endpoin
 
 // panics reports whether too few endpoints are fit to be left alone with the load.
 func (s *Set[T]) panics(v *view[T], at instant) bool {
-	least := s.config.Panic * float64(len(v.all))
+	least := s.config.Load().Panic * float64(len(v.all))
 	if float64(len(v.all))-float64(s.suspect.Load()) >= least {
 		return false // without a look at each
 	}
@@ -62,7 +62,7 @@ func (s *Set[T]) pick(v *view[T], hash uint64, f filter[T]) *Endpoint[T] {
 }
 
 func (s *Set[T]) choose(v *view[T], hash uint64, f *filter[T]) *Endpoint[T] {
-	switch s.config.Policy {
+	switch s.config.Load().Policy {
 	case RoundRobin:
 		return s.next(v, f)
 	case Rendezvous:

@@ -56,7 +56,7 @@ type Spec[T any] struct {
 
 // Set is the endpoints of one service. Make it with [New]. It is safe for concurrent use and must not be copied.
 type Set[T any] struct {
-	config Config
+	config atomic.Pointer[Config]
 	epoch  time.Time
 	random func() uint64
 
@@ -88,13 +88,28 @@ func since(epoch, t time.Time) instant { return instant(min(max(t.Sub(epoch), 1)
 
 // New returns an empty set.
 func New[T any](c Config) *Set[T] {
+	s := &Set[T]{epoch: newEpoch(), random: rand.Uint64}
+	s.Configure(c)
+	s.view.Store(&view[T]{})
+	return s
+}
+
+// Configure has the set behave as c says from now on. What is known of the endpoints stays; but without ejection
+// nobody stays ejected.
+func (s *Set[T]) Configure(c Config) {
 	c.Rise, c.Fall = max(c.Rise, 1), max(c.Fall, 1)
 	j := &c.Ejection
 	j.Base, j.MaxShare = min(j.Base, longest), min(j.MaxShare, 1)
 	j.Max = min(max(j.Max, j.Base), longest)
-	s := &Set[T]{config: c, epoch: newEpoch(), random: rand.Uint64}
-	s.view.Store(&view[T]{})
-	return s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.config.Store(&c)
+	if v := s.view.Load(); v != nil && j.Base <= 0 {
+		for _, e := range v.all {
+			e.pardon()
+		}
+		s.count()
+	}
 }
 
 // Replace makes specs the endpoints of the set, and returns who came and who went. An endpoint whose key was there

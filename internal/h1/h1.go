@@ -42,6 +42,10 @@ func New(c Config) *Client {
 // that begin later fail with ErrClosed.
 func (cl *Client) Close() { cl.pool.Close() }
 
+// Retire closes what is idle, and everything else once it is done. Exchanges that
+// begin later have a connection of their own.
+func (cl *Client) Retire() { cl.pool.Retire() }
+
 // Stats returns what the connections do.
 func (cl *Client) Stats() Stats { return cl.pool.stats() }
 

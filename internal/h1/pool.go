@@ -58,10 +58,13 @@ type pool struct {
 
 	closing context.Context // ended by Close
 	cancel  context.CancelFunc
-	sweeps  sync.WaitGroup // Add under mu while not closed
+	keeping context.Context // ended by Retire, too: nothing is kept warm any more
+	forget  context.CancelFunc
+	sweeps  sync.WaitGroup // Add under mu while not retired
 
 	mu       sync.Mutex
 	closed   bool
+	retired  bool    // or closed
 	idle     []*conn // a stack: the next one is at the end
 	open     int     // connections, and dials under way
 	dialing  int
@@ -83,6 +86,7 @@ func newPool(c PoolConfig) *pool {
 		}
 	}
 	p.closing, p.cancel = context.WithCancel(context.Background())
+	p.keeping, p.forget = context.WithCancel(p.closing)
 	p.counts.Discards = make(map[Discard]uint64)
 	return p
 }
@@ -142,19 +146,29 @@ func (p *pool) drop(c *conn, why Discard) {
 // called off. It may be called again.
 func (p *pool) Close() {
 	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.cancel()
+	p.Retire()
+	p.sweeps.Wait()
+}
+
+// Retire closes what is idle, and whatever is put back from now on. Who comes
+// yet is served, by a connection of its own. It may be called again.
+func (p *pool) Retire() {
+	p.mu.Lock()
 	idle := p.idle
-	p.idle, p.closed = nil, true
+	p.idle, p.retired = nil, true
 	if p.timer != nil {
 		p.timer.Stop()
 	}
 	p.mu.Unlock()
-	p.cancel()
+	p.forget()
 	for _, c := range idle {
 		why := lookAt(c, DiscardShutdown)
 		p.discard(c, why)
 		answerFor(c, why)
 	}
-	p.sweeps.Wait()
 }
 
 // wait queues for a slot.
@@ -209,7 +223,7 @@ func (p *pool) fill(ctx context.Context) (*conn, error) {
 	}
 	p.open++
 	p.dialing++
-	first := p.Min > 0 && !p.armed // from then on sweeps see to what is warm: no dial brings others along
+	first := p.Min > 0 && !p.armed && !p.retired // from then on sweeps see to what is warm: no dial brings others along
 	p.mu.Unlock()
 	if first {
 		p.warm()
@@ -265,7 +279,7 @@ func (p *pool) dialled(c *conn) {
 // slot to the longest waiter, who finds it there.
 func (p *pool) shelve(c *conn, i int) {
 	p.mu.Lock()
-	if p.closed {
+	if p.retired {
 		p.mu.Unlock()
 		p.retire(c, DiscardShutdown)
 		return
@@ -321,7 +335,7 @@ func (p *pool) overdue(since time.Time, most time.Duration, now time.Time) bool 
 
 // arm has a sweep come, if none will. It is called under mu.
 func (p *pool) arm() {
-	if p.armed || p.closed || p.Go == nil {
+	if p.armed || p.retired || p.Go == nil {
 		return
 	}
 	p.armed = true
@@ -335,7 +349,7 @@ func (p *pool) arm() {
 // due starts a sweep.
 func (p *pool) due() {
 	p.mu.Lock()
-	if p.closed {
+	if p.retired {
 		p.mu.Unlock()
 		return
 	}
@@ -405,7 +419,7 @@ func (p *pool) rearm() {
 // warm sees to it that there are Min connections, from now on.
 func (p *pool) warm() {
 	p.mu.Lock()
-	if p.Min == 0 || p.closed || p.Go == nil {
+	if p.Min == 0 || p.retired || p.Go == nil {
 		p.mu.Unlock()
 		return
 	}
@@ -423,7 +437,7 @@ func (p *pool) warm() {
 func (p *pool) refill() {
 	defer p.warmed()
 	for p.lacks() {
-		c, err := p.dial(p.closing)
+		c, err := p.dial(p.keeping)
 		if err != nil {
 			p.failed()
 			return
@@ -438,7 +452,7 @@ func (p *pool) refill() {
 func (p *pool) lacks() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed || p.open >= p.Min || !p.slots.TryAcquire(1) {
+	if p.retired || p.open >= p.Min || !p.slots.TryAcquire(1) {
 		return false
 	}
 	p.open++

@@ -13,8 +13,6 @@ const window = 10
 // usual load. Over a rolling window of ten seconds it allows max(ratio × fetches, perSecond × 10) retries; perSecond
 // lets the retries of a quiet service through. A Budget is safe for concurrent use; make it with [NewBudget].
 type Budget struct {
-	ratio float64
-	floor float64
 	start time.Time
 
 	// fetches counts by second, in the slot second%window: the second in the upper half of the word, its count in
@@ -22,6 +20,8 @@ type Budget struct {
 	fetches [window]atomic.Uint64
 
 	mu        sync.Mutex
+	ratio     float64       // guarded by mu
+	floor     float64       // guarded by mu
 	retries   [window]tally // guarded by mu, so that two withdrawals never share the last retry
 	exhausted uint64        // guarded by mu
 }
@@ -31,7 +31,16 @@ type tally struct{ second, count uint64 }
 // NewBudget returns a budget of ratio × fetches, but at least perSecond retries a second. Zero and negative values
 // allow nothing of their kind.
 func NewBudget(ratio, perSecond float64) *Budget {
-	return &Budget{ratio: max(ratio, 0), floor: max(perSecond, 0) * window, start: time.Now()}
+	b := &Budget{start: time.Now()}
+	b.Adjust(ratio, perSecond)
+	return b
+}
+
+// Adjust has the budget be what NewBudget makes of the same, and keeps what was counted.
+func (b *Budget) Adjust(ratio, perSecond float64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ratio, b.floor = max(ratio, 0), max(perSecond, 0)*window
 }
 
 // Fetch counts one fetch.

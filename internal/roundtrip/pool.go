@@ -174,7 +174,12 @@ func (t *Transport) reserve() (c *clientConn, reused, full bool, err error) {
 	t.sweep(time.Now())
 	for _, c := range t.conns {
 		if c.Reserve() == nil {
-			reused, c.used = c.used, true
+			if reused, c.used = c.used, true; t.retired {
+				c.retired.Store(true) // with a request: it closes at its end
+				t.conns = slices.DeleteFunc(t.conns, func(o *clientConn) bool { return o == c })
+				t.leaving = append(t.leaving, c)
+				t.counts.Shut++
+			}
 			if reused {
 				t.counts.Reuses++
 			}
@@ -305,17 +310,31 @@ func (t *Transport) stir() {
 	}
 }
 
-// Close closes what is idle; what is in use closes when it is done. Round trips
-// that begin later fail with ErrClosed.
-func (t *Transport) Close() {
+// Retire closes what is idle; what is in use closes when it is done. Round trips
+// that begin later have a connection of their own.
+func (t *Transport) Retire() {
 	t.mu.Lock()
-	t.closed = true
+	defer t.mu.Unlock()
+	t.retired = true
+	t.letGo()
+}
+
+// letGo has no connection take requests any more; mu is held.
+func (t *Transport) letGo() {
 	t.counts.Shut += uint64(len(t.conns))
 	for _, c := range t.conns {
 		c.retire()
 	}
 	t.leaving = append(t.leaving, t.conns...)
 	t.conns = nil
+}
+
+// Close closes what is idle; what is in use closes when it is done. Round trips
+// that begin later fail with ErrClosed.
+func (t *Transport) Close() {
+	t.mu.Lock()
+	t.closed = true
+	t.letGo()
 	if t.dial != nil {
 		t.dial.cancel()
 	}

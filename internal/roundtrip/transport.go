@@ -72,6 +72,7 @@ type Transport struct {
 	failure  error         // the last one
 	counts   Stats         // what only grows
 	closed   bool
+	retired  bool
 }
 
 // NewTransport makes a transport. It connects to nothing.

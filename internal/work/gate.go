@@ -53,6 +53,9 @@ func (g *Gate) Close() {
 	}
 }
 
+// Closed reports whether Close was called.
+func (g *Gate) Closed() bool { return g.state.Load() < 0 }
+
 // Inside returns how many are inside. While a closed gate turns somebody away
 // it may count them for an instant.
 func (g *Gate) Inside() int64 { return g.state.Load() &^ closed }

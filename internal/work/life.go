@@ -144,6 +144,19 @@ func (l *Life) Drain() {
 	}
 }
 
+// Refuse drains, and lets no request in any more. It does not wait.
+func (l *Life) Refuse() {
+	l.Drain()
+	l.gate.Close()
+}
+
+// Refusing reports whether Refuse or Shutdown was called.
+func (l *Life) Refusing() bool { return l.gate.Closed() }
+
+// Quiet reports whether nobody is inside and no task runs. A life that refuses
+// stays so.
+func (l *Life) Quiet() bool { return l.gate.Inside() == 0 && l.tasks.gate.Inside() == 0 }
+
 // Draining reports whether Drain or Shutdown was called.
 func (l *Life) Draining() bool { return l.draining.Load() }
 
@@ -163,8 +176,7 @@ func (l *Life) cutAll() {
 // cause of ctx. It may be called again.
 func Shutdown(ctx context.Context, lives ...*Life) error {
 	for _, l := range lives {
-		l.Drain()
-		l.gate.Close()
+		l.Refuse()
 	}
 	err := wait(ctx, lives)
 	if err != nil {

@@ -1,13 +1,12 @@
 package work
 
 import (
+	linked "container/list"
 	"context"
 	"errors"
 	"math"
-	"sync/atomic"
+	"sync"
 	"time"
-
-	"golang.org/x/sync/semaphore"
 )
 
 var (
@@ -22,23 +21,45 @@ var (
 //
 // Use NewLimit. A Limit is safe for concurrent use and must not be copied.
 type Limit struct {
-	places *semaphore.Weighted
-	inside atomic.Int64 // who has a place or waits for one: never more than most
-	n      int64
-	most   int64
-	wait   time.Duration
+	mu      sync.Mutex
+	n       int // places
+	queue   int // who may wait
+	wait    time.Duration
+	used    int         // more than n after a Resize only
+	waiting linked.List // of chan struct{}, closed with a place; nobody waits while one is free
 }
 
 // NewLimit returns a limit of n places, at least one, for which up to queue
 // more may wait, each for up to wait; if that is not positive, only its context
 // bounds how long.
 func NewLimit(n, queue int, wait time.Duration) *Limit {
-	places := int64(max(n, 1))
-	return &Limit{
-		places: semaphore.NewWeighted(places),
-		n:      places,
-		most:   places + min(int64(max(queue, 0)), math.MaxInt64-places),
-		wait:   wait,
+	l := new(Limit)
+	l.Resize(n, queue, wait)
+	return l
+}
+
+// Resize has the limit be what NewLimit makes of the same. Who has a place keeps
+// it, also beyond n: then nobody gets one until enough are given back. Who waits
+// goes on waiting, for as long as it was to.
+func (l *Limit) Resize(n, queue int, wait time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.n, l.queue, l.wait = max(n, 1), max(queue, 0), wait
+	l.admit()
+}
+
+// Open has everybody in who comes, and who waits. Places are counted as before.
+func (l *Limit) Open() { l.Resize(math.MaxInt, 0, 0) }
+
+// admit gives free places to those who wait longest; mu is held.
+func (l *Limit) admit() {
+	for l.used < l.n {
+		first := l.waiting.Front()
+		if first == nil {
+			return
+		}
+		l.used++
+		close(l.waiting.Remove(first).(chan struct{})) //nolint:forcetypeassert // there is nothing else in it
 	}
 }
 
@@ -46,65 +67,71 @@ func NewLimit(n, queue int, wait time.Duration) *Limit {
 // with ErrFull at once, with ErrWaited in time, and with the cause of ctx when
 // that ends while it waits. A free place is given without a look at ctx.
 func (l *Limit) Acquire(ctx context.Context) error {
-	if !l.enter() {
-		return ErrFull
-	}
-	if l.places.TryAcquire(1) {
+	l.mu.Lock()
+	if l.used < l.n {
+		l.used++
+		l.mu.Unlock()
 		return nil
 	}
-	return l.queue(ctx)
-}
-
-// TryAcquire takes a place if one is free and nobody waits for it.
-func (l *Limit) TryAcquire() bool {
-	if !l.enter() {
-		return false
+	if l.waiting.Len() >= l.queue {
+		l.mu.Unlock()
+		return ErrFull
 	}
-	if l.places.TryAcquire(1) {
-		return true
-	}
-	l.inside.Add(-1)
-	return false
-}
-
-// enter counts the caller, who may be told that the queue is full only while
-// it is: an addition that is taken back would turn away others for an instant.
-func (l *Limit) enter() bool {
-	for {
-		inside := l.inside.Load()
-		if inside >= l.most {
-			return false
-		}
-		if l.inside.CompareAndSwap(inside, inside+1) {
-			return true
-		}
-	}
-}
-
-// queue waits for a place.
-func (l *Limit) queue(ctx context.Context) error {
-	if l.wait > 0 {
+	ready := make(chan struct{})
+	at, most := l.waiting.PushBack(ready), l.wait
+	l.mu.Unlock()
+	if most > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, l.wait, ErrWaited)
+		ctx, cancel = context.WithTimeoutCause(ctx, most, ErrWaited)
 		defer cancel()
 	}
-	if err := l.places.Acquire(ctx, 1); err != nil {
-		l.inside.Add(-1)
-		return context.Cause(ctx)
+	select {
+	case <-ready:
+		return nil
+	case <-ctx.Done():
+		return l.leave(ctx, at, ready)
 	}
-	return nil
+}
+
+// leave ends a wait, unless it has ended with a place.
+func (l *Limit) leave(ctx context.Context, at *linked.Element, ready chan struct{}) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	select {
+	case <-ready:
+		return nil
+	default:
+	}
+	l.waiting.Remove(at)
+	return context.Cause(ctx)
+}
+
+// TryAcquire takes a place if one is free.
+func (l *Limit) TryAcquire() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.used >= l.n {
+		return false
+	}
+	l.used++
+	return true
 }
 
 // Release gives a place back, to whoever waits longest. A Release without its
 // Acquire panics: more than the limit would run.
 func (l *Limit) Release() {
-	l.places.Release(1)
-	l.inside.Add(-1) // now, so that whom it lets in finds the place free
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.used == 0 {
+		panic("work: Release without Acquire")
+	}
+	l.used--
+	l.admit()
 }
 
 // Stats returns how many have a place and how many wait for one.
 func (l *Limit) Stats() (inUse, waiting int) {
-	inside := l.inside.Load()
-	taken := min(inside, l.n)
-	return int(taken), int(inside - taken)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.used, l.waiting.Len()
 }
