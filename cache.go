@@ -1904,7 +1904,7 @@ func (x *exchange) behind() *exchange {
 	delete(r.Header, "Cache-Control")
 	delete(r.Header, "Pragma")
 	return &exchange{
-		core: x.core, svc: x.svc, life: x.life, w: nowhere{}, r: r, ctx: r.Context(), start: time.Now(),
+		core: x.core, snap: x.snap, svc: x.svc, life: x.life, w: nowhere{}, r: r, ctx: r.Context(), start: time.Now(),
 		rest: x.rest, query: x.query, prefix: x.prefix, whole: x.whole, cache: cacheOutcome{by: x.cache.by},
 	}
 }
@@ -1965,9 +1965,9 @@ func (g *Gateway) warm(ctx context.Context, out *Warmed) {
 	if u.Scheme == "https" {
 		r.TLS = &tls.ConnectionState{}
 	}
-	services := g.core.snapshot.Load().services
+	snap := g.core.snapshot.Load()
 	segment, rest := forward.Split(forward.Path(r.URL))
-	for services[segment] == nil && rest != "" {
+	for snap.services[segment] == nil && rest != "" {
 		segment, rest = forward.Split(rest)
 	}
 	w := &warmer{out: out}
@@ -1976,7 +1976,7 @@ func (g *Gateway) warm(ctx context.Context, out *Warmed) {
 			out.Err = fmt.Errorf("gateway: %w", errAborted)
 		}
 	}()
-	g.core.serve(w, r.WithContext(ctx), services[segment], rest, false)
+	g.core.serve(snap, w, r.WithContext(ctx), snap.services[segment], rest, false)
 }
 
 var errNoURL = errors.New("not an absolute http or https URL")
@@ -2025,7 +2025,7 @@ func (c *Cache) serve(svc *service, w http.ResponseWriter, r *http.Request) {
 	}
 	x := exchanges.Get().(*exchange)
 	rest := forward.Path(r.URL)
-	x.core, x.svc, x.life, x.w, x.r, x.ctx, x.start = c.core, svc, svc.up.life, w, r, r.Context(), time.Now()
+	x.core, x.snap, x.svc, x.life, x.w, x.r, x.ctx, x.start = c.core, c.core.snapshot.Load(), svc, svc.up.life, w, r, r.Context(), time.Now()
 	x.rest, x.query, x.prefix = rest, r.URL.RawQuery, forward.Prefix(r.RequestURI, rest)
 	_, _, x.special = forward.Survey(r.Header)
 	defer func() { // a panic of the handler's goes on as it came

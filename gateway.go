@@ -26,6 +26,7 @@ import (
 	"net/http"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -49,43 +50,67 @@ type Gateway struct{ core *core }
 // the same in any order, but for the last of several equal ones, which wins.
 // The error joins an [*OptionError] for each fault.
 func New(opts ...Option) (*Gateway, error) {
-	c := config{defaults: serviceConfig{policy: defaultPolicy()}}
-	for i, o := range opts {
-		if o == nil {
-			c.shared.list.faultOf("New", strconv.Itoa(i), "the option is nil")
-			continue
-		}
-		o.applyGateway(&c)
-	}
-	c.defaults.judge()
-	faults := append(c.shared.list.faults, c.defaults.list.faults...)
+	c := readOptions("New", opts)
 	core, err := newCore(&c.shared)
 	if err != nil {
-		return nil, errors.Join(append(faults, err)...)
+		return nil, errors.Join(append(c.faults(), err)...)
 	}
-	snap := &snapshot{services: make(map[string]*service, len(c.declared))}
-	seen := make(map[string]bool, len(c.declared))
-	for _, d := range c.declared {
-		sc := serviceConfig{policy: c.defaults.policy.inherit(), list: list{service: d.name}}
-		if seen[d.name] {
-			sc.list.faultOf("WithService", d.name, "the name is taken by another service")
-		}
-		seen[d.name] = true
-		svc := sc.build(core, "WithService", d)
-		snap.services[d.name] = svc
-		faults = append(faults, sc.list.faults...)
-	}
-	if err := errors.Join(faults...); err != nil {
+	next, err := core.plan(c)
+	if err != nil {
 		return nil, err
 	}
-	core.snapshot.Store(snap)
-	core.memory = c.memory
-	core.watch()
+	core.install(next)
 	if err := core.observe(); err != nil {
 		return nil, err
 	}
 	core.life.Last(core.watched.Stop)
 	return &Gateway{core}, nil
+}
+
+// readOptions reads the list of options that a function was given.
+func readOptions(option string, opts []Option) *config {
+	c := &config{defaults: serviceConfig{policy: defaultPolicy()}}
+	for i, o := range opts {
+		if o == nil {
+			c.shared.list.faultOf(option, strconv.Itoa(i), "the option is nil")
+			continue
+		}
+		o.applyGateway(c)
+	}
+	c.defaults.judge()
+	return c
+}
+
+func (c *config) faults() []error { return slices.Concat(c.shared.list.faults, c.defaults.list.faults) }
+
+// plan judges the options, and prepares the snapshot that they make of the one
+// that is there. Nothing is changed. The error joins every fault.
+func (c *core) plan(o *config) (*snapshot, error) {
+	old := c.snapshot.Load()
+	next := &snapshot{shared: old.shared, services: make(map[string]*service, len(o.declared))}
+	faults := o.faults()
+	for _, d := range o.declared {
+		sc := serviceConfig{policy: o.defaults.policy.inherit(), list: list{service: d.name}}
+		if _, taken := next.services[d.name]; taken {
+			sc.list.faultOf("WithService", d.name, "the name is taken by another service")
+		}
+		next.services[d.name] = sc.build(c, next, "WithService", d)
+		faults = append(faults, sc.list.faults...)
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, err
+	}
+	c.planWatches(next, o.memory)
+	return next, nil
+}
+
+// install has a planned snapshot be in force.
+func (c *core) install(next *snapshot) {
+	for _, svc := range next.services {
+		svc.begin()
+	}
+	c.snapshot.Store(next)
+	c.unwatched.Store(next.slow != nil || next.memory != nil)
 }
 
 // ServeHTTP serves /{service}/{path...}. Mount it behind [http.StripPrefix] to
@@ -100,12 +125,13 @@ func (g *Gateway) Wrap(next http.Handler) http.Handler {
 
 func (g *Gateway) route(w http.ResponseWriter, r *http.Request, next http.Handler) {
 	segment, rest := forward.Split(forward.Path(r.URL))
-	svc := g.core.snapshot.Load().services[segment]
+	snap := g.core.snapshot.Load()
+	svc := snap.services[segment]
 	if svc == nil && next != nil {
 		next.ServeHTTP(w, r)
 		return
 	}
-	g.core.serve(w, r, svc, rest, false)
+	g.core.serve(snap, w, r, svc, rest, false)
 }
 
 // Upstream returns the named service as a handler of its own, which forwards
@@ -152,46 +178,51 @@ func (g *Gateway) lives() []*work.Life {
 
 // core is what a gateway and a stand-alone upstream have in common.
 type core struct {
-	snapshot  atomic.Pointer[snapshot]
-	life      *work.Life // of requests for no known service, and of what watches all of them
+	snapshot atomic.Pointer[snapshot] // never nil
+	life     *work.Life               // of requests for no known service, and of what watches all of them
+	stats    serviceStats             // of requests for no known service
+	watched  *telemetry.Watch         // once there is a snapshot
+	started  time.Time
+
+	roll      work.Roll[*exchange] // those under way whose service reports slow ones
+	unwatched atomic.Bool          // what watches is to be started by the next request
+}
+
+// snapshot is what the options said: immutable, swapped as a whole.
+type snapshot struct {
+	shared
+	services map[string]*service
+	slow     *work.Watch // for slow requests; nil: none
+	every    time.Duration
+	memory   *work.Watch // of the process; nil: none
+}
+
+// shared is what options about a whole gateway, upstream or cache said.
+type shared struct {
 	log       *slog.Logger
 	access    bool // log a line for each request
 	onError   ErrorHandler
 	telemetry *telemetry.Telemetry
-	unrouted  *telemetry.Service
-	watched   *telemetry.Watch // once there is a snapshot
-	stats     serviceStats     // of requests for no known service
-	started   time.Time
-
-	roll      work.Roll[*exchange] // those under way whose service reports slow ones
-	every     time.Duration        // how often they are looked at; zero: never
-	memory    func(context.Context, *core)
-	unwatched atomic.Bool // what watches is to be started by the next request
 }
 
-// snapshot is what the options said: immutable, swapped as a whole.
-type snapshot struct{ services map[string]*service }
-
+// newCore makes a core without services.
 func newCore(c *sharedConfig) (*core, error) {
-	co := &core{log: c.logger, access: c.logger != nil, onError: c.onError, started: time.Now()}
-	if co.log == nil {
-		co.log = slog.Default()
-	}
-	if co.onError == nil {
-		co.onError = answerError
-	}
-	var err error
-	if co.telemetry, err = telemetry.New(c.telemetry.config()); err != nil {
+	t, err := telemetry.New(c.telemetry.config())
+	if err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
-	co.unrouted = co.telemetry.Unrouted()
+	co := &core{started: time.Now()}
+	co.snapshot.Store(&snapshot{shared: c.shared(t)})
 	co.life = work.NewLife(co.panicked)
 	return co, nil
 }
 
+// log is where a line goes that is about no request.
+func (c *core) log() *slog.Logger { return c.snapshot.Load().log }
+
 // panicked logs a panic of a hook or a task, with its stack.
 func (c *core) panicked(where string, v any, stack []byte) {
-	c.log.LogAttrs(context.Background(), slog.LevelError, "gateway: panic",
+	c.log().LogAttrs(context.Background(), slog.LevelError, "gateway: panic",
 		slog.String("where", where), slog.String("panic", forward.Printable(fmt.Sprint(v), 1024)), slog.String("stack", string(stack)))
 }
 
@@ -199,6 +230,7 @@ func (c *core) panicked(where string, v any, stack []byte) {
 // read at header time and once in its end.
 type exchange struct {
 	core   *core
+	snap   *snapshot
 	svc    *service // nil: no such service
 	life   *work.Life
 	w      http.ResponseWriter
@@ -242,10 +274,10 @@ type exchange struct {
 var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 
 // serve is the way of one request.
-func (c *core) serve(w http.ResponseWriter, r *http.Request, svc *service, rest string, whole bool) {
+func (c *core) serve(snap *snapshot, w http.ResponseWriter, r *http.Request, svc *service, rest string, whole bool) {
 	x := exchanges.Get().(*exchange)
-	x.core, x.svc, x.life, x.w, x.r, x.rest, x.whole, x.start = c, svc, c.life, w, r, rest, whole, time.Now()
-	spans := c.unrouted
+	x.core, x.snap, x.svc, x.life, x.w, x.r, x.rest, x.whole, x.start = c, snap, svc, c.life, w, r, rest, whole, time.Now()
+	spans := snap.telemetry.Unrouted()
 	if svc != nil {
 		x.life, spans = svc.up.life, svc.spans(whole)
 	}
@@ -324,7 +356,7 @@ func (x *exchange) judge() *Error {
 			x.id = r.Header[name][:1:1]
 		}
 	}
-	if x.core.access {
+	if x.snap.access {
 		x.requestID() // for the line that is going to be logged
 	}
 	return nil
@@ -799,7 +831,7 @@ func (x *exchange) fail(err *Error) {
 	x.closeIfEarly()
 	w := &statusWriter{ResponseWriter: x.w}
 	defer func() { x.wrote, x.status, x.sent = w.status != 0, w.status, w.sent }()
-	x.core.onError(w, x.r, err)
+	x.snap.onError(w, x.r, err)
 	if w.status == 0 {
 		w.WriteHeader(err.Status)
 	}

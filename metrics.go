@@ -78,7 +78,7 @@ func WithPropagator(p propagation.TextMapPropagator) SharedOption {
 
 // observe shows what the cache is in through OpenTelemetry.
 func (c *Cache) observe() (err error) {
-	if c.watched, err = c.core.telemetry.ObserveCache(c.state); err != nil {
+	if c.watched, err = c.core.snapshot.Load().telemetry.ObserveCache(c.state); err != nil {
 		return fmt.Errorf("gateway: %w", err)
 	}
 	return nil
@@ -105,11 +105,12 @@ func evictions(e store.Evicted) map[string]uint64 {
 // observe shows what the services are in through OpenTelemetry, once a snapshot
 // is there.
 func (c *core) observe() (err error) {
-	c.watched, err = c.telemetry.ObserveServices(func(tell func(*telemetry.Service, *telemetry.ServiceState)) {
+	t := c.snapshot.Load().telemetry
+	c.watched, err = t.ObserveServices(func(tell func(*telemetry.Service, *telemetry.ServiceState)) {
 		none := c.stats.state()
-		tell(c.unrouted, &none)
+		tell(t.Unrouted(), &none)
 		for _, svc := range c.snapshot.Load().services {
-			s := svc.up.state()
+			s := svc.state()
 			tell(svc.routed, &s)
 		}
 	})
@@ -134,20 +135,20 @@ func (s *serviceStats) state() telemetry.ServiceState {
 }
 
 // state is what the service is in, for its metrics.
-func (u *Upstream) state() telemetry.ServiceState {
-	s := u.stats.state()
-	s.Ejections, s.Queued = u.ejections.Load(), u.limit != nil
-	if u.breaker != nil {
-		s.Breaker = u.breaker.Status(time.Now()).State.String()
+func (svc *service) state() telemetry.ServiceState {
+	s := svc.up.stats.state()
+	s.Ejections, s.Queued = svc.up.ejections.Load(), svc.limit != nil
+	if svc.breaker != nil {
+		s.Breaker = svc.breaker.Status(time.Now()).State.String()
 		for to := range s.Transitions {
-			s.Transitions[to] = u.transitions[to].Load()
+			s.Transitions[to] = svc.up.transitions[to].Load()
 		}
 	}
-	if u.limit != nil {
-		used, waiting := u.limit.Stats()
+	if svc.limit != nil {
+		used, waiting := svc.limit.Stats()
 		s.QueueInUse, s.QueueWaiting = int64(used), int64(waiting)
 	}
-	for _, e := range u.set.All() {
+	for _, e := range svc.set.All() {
 		c := e.Value.conns()
 		s.Endpoints = append(s.Endpoints, telemetry.EndpointState{
 			Endpoint: e.Value.spans, Healthy: e.Health() == balance.Healthy,
@@ -314,15 +315,20 @@ func (x *exchange) attempted(n int, e *endpoint) {
 	}
 }
 
-// watch prepares what runs beside all requests.
-func (c *core) watch() {
-	for _, svc := range c.snapshot.Load().services {
+// planWatches prepares what runs beside all requests.
+func (c *core) planWatches(next *snapshot, memory *memoryPolicy) {
+	for _, svc := range next.services {
 		if p := svc.policy.slow; p.threshold > 0 {
 			every := max(p.own/2, leastLook)
-			c.every = min(every, cmp.Or(c.every, every))
+			next.every = min(every, cmp.Or(next.every, every))
 		}
 	}
-	c.unwatched.Store(c.every > 0 || c.memory != nil)
+	if every := next.every; every > 0 {
+		next.slow = work.NewWatch("slow requests", func(ctx context.Context) { c.lookForSlow(ctx, every) })
+	}
+	if memory != nil {
+		next.memory = work.NewWatch("memory watch", func(ctx context.Context) { memory.watch(memory, ctx, c) })
+	}
 }
 
 // beside starts it.
@@ -330,11 +336,11 @@ func (c *core) beside() {
 	if !c.unwatched.Swap(false) {
 		return
 	}
-	if c.every > 0 {
-		c.life.Background("slow requests", c.lookForSlow)
-	}
-	if c.memory != nil {
-		c.life.Background("memory watch", func(ctx context.Context) { c.memory(ctx, c) })
+	snap := c.snapshot.Load()
+	for _, w := range [...]*work.Watch{snap.slow, snap.memory} {
+		if w != nil {
+			w.Start(c.life)
+		}
 	}
 }
 
@@ -350,12 +356,12 @@ type slowReport struct {
 	hook func(SlowRequest)
 }
 
-func (c *core) lookForSlow(ctx context.Context) {
+func (c *core) lookForSlow(ctx context.Context, every time.Duration) {
 	stalls := stats.NewStalls()
 	marked := time.Now()
 	var latency, pause time.Duration // of the window before
 	var reports []slowReport
-	for wait(ctx, c.every) {
+	for wait(ctx, every) {
 		now := time.Now()
 		reports = reports[:0]
 		c.roll.Each(func(x *exchange) {
@@ -431,7 +437,7 @@ func (x *exchange) slowRequest(now time.Time) SlowRequest {
 
 // report logs a slow request, and tells the hook.
 func (c *core) report(r *slowReport) {
-	c.log.LogAttrs(context.Background(), slog.LevelWarn, "gateway: slow request",
+	c.log().LogAttrs(context.Background(), slog.LevelWarn, "gateway: slow request",
 		slog.String("gateway.service", r.Service), slog.String("http.request.method", r.Method), slog.String("url.path", r.Path),
 		slog.String("trace_id", r.TraceID), slog.Duration("duration", r.Elapsed), slog.String("stage", string(r.Stage)),
 		slog.Duration("in_stage", r.InStage), slog.Duration("own", r.Own), slog.Int("gateway.attempts", r.Attempts),
@@ -497,25 +503,32 @@ func WithMemoryWatch(interval time.Duration, f func(MemoryReport)) Option {
 		interval := cmp.Or(interval, memoryInterval)
 		// A func, so that programs without the option are linked without the
 		// runtime's memory profile, and then do not record one.
-		c.memory = func(ctx context.Context, co *core) { co.watchMemory(ctx, interval, f) }
+		c.memory = &memoryPolicy{interval: interval, hook: f, watch: (*memoryPolicy).run}
 	})
 }
 
-func (c *core) watchMemory(ctx context.Context, interval time.Duration, hook func(MemoryReport)) {
+// memoryPolicy says how the process's memory is watched.
+type memoryPolicy struct {
+	interval time.Duration
+	hook     func(MemoryReport) // nil: growth is only logged
+	watch    func(*memoryPolicy, context.Context, *core)
+}
+
+func (p *memoryPolicy) run(ctx context.Context, c *core) {
 	m := stats.NewMemory()
-	for wait(ctx, interval) {
+	for wait(ctx, p.interval) {
 		window, rise, grows := m.Sample()
 		if !grows {
 			continue
 		}
-		r := MemoryReport{Interval: interval, Rise: int64(rise)}
+		r := MemoryReport{Interval: p.interval, Rise: int64(rise)}
 		for _, s := range window {
 			r.Samples = append(r.Samples, MemorySample(s))
 		}
 		for _, s := range m.Sites() {
 			r.Sites = append(r.Sites, AllocationSite(s))
 		}
-		c.reportMemory(&r, hook)
+		c.reportMemory(&r, p.hook)
 	}
 }
 
@@ -525,7 +538,7 @@ func (c *core) reportMemory(r *MemoryReport, hook func(MemoryReport)) {
 	for i, s := range r.Sites {
 		sites[i] = fmt.Sprintf("%s:%d %s +%d", s.File, s.Line, s.Function, s.Bytes)
 	}
-	c.log.LogAttrs(context.Background(), slog.LevelWarn, "gateway: memory growth",
+	c.log().LogAttrs(context.Background(), slog.LevelWarn, "gateway: memory growth",
 		slog.Uint64("live", last.Live), slog.Int64("rise", r.Rise), slog.Duration("interval", r.Interval),
 		slog.Int("goroutines", last.Goroutines), slog.Int("descriptors", last.Descriptors), slog.Any("sites", sites))
 	if hook != nil {
@@ -574,7 +587,7 @@ func (x *exchange) record(aborted bool) {
 		Status: x.status, ErrorType: errorType, Aborted: aborted, Duration: took, CacheResult: x.cache.String(),
 		RequestBytes: x.received, ResponseBytes: x.sent,
 	})
-	if x.core.access {
+	if x.snap.access {
 		x.log(took, aborted)
 	}
 	if w, ok := x.w.(*warmer); ok {
@@ -595,7 +608,7 @@ func (x *exchange) log(took time.Duration, aborted bool) {
 	if x.status >= 500 || aborted {
 		level = slog.LevelWarn
 	}
-	l := x.core.log
+	l := x.snap.log
 	if !l.Enabled(x.ctx, level) {
 		return
 	}
@@ -705,16 +718,16 @@ type ConnStats struct {
 	Discards        map[string]uint64 `json:"discards"` // closed, surplus, idle, age, error, not-reusable, shutdown; those that did not occur are absent
 }
 
-func (u *Upstream) readState(s *UpstreamStats) {
+func (svc *service) readState(s *UpstreamStats) {
 	now := time.Now()
-	if u.breaker != nil {
-		b := u.breaker.Status(now)
+	if svc.breaker != nil {
+		b := svc.breaker.Status(now)
 		s.Breaker = BreakerStats{BreakerState(b.State.String()), b.Opened}
 	}
-	if u.limit != nil {
-		s.Queue.InUse, s.Queue.Waiting = u.limit.Stats()
+	if svc.limit != nil {
+		s.Queue.InUse, s.Queue.Waiting = svc.limit.Stats()
 	}
-	for _, e := range u.set.All() {
+	for _, e := range svc.set.All() {
 		st := e.Status(now)
 		r := ReplicaStats{
 			Address: e.Value.address, Health: st.Health.String(), Weight: st.Weight, InFlight: st.InFlight,
@@ -809,7 +822,7 @@ func (s *UpstreamStats) add(o *UpstreamStats) {
 // Stats returns what the service has done since it was made.
 func (u *Upstream) Stats() UpstreamStats {
 	s, _ := u.stats.read()
-	u.readState(&s)
+	u.current.Load().readState(&s)
 	return s
 }
 
@@ -835,7 +848,7 @@ func (g *Gateway) Stats() Stats {
 	var caches []*Cache
 	for name, svc := range snap.services {
 		one, l := svc.up.stats.read()
-		svc.up.readState(&one)
+		svc.readState(&one)
 		s.Services[name] = one
 		s.add(&one)
 		latency.Add(&l)
@@ -1023,7 +1036,7 @@ func (p *probe) run(svc *service) (c check) {
 func (s *service) ask() check {
 	ctx, cancel := context.WithTimeout(context.Background(), s.policy.healthTime)
 	defer cancel()
-	e := s.up.set.All()[0].Value // a Pick would claim the trial of an ejected one
+	e := s.set.All()[0].Value // a Pick would claim the trial of an ejected one
 	status, err := e.ask(ctx, s.probeRequest())
 	switch {
 	case ctx.Err() != nil:

@@ -26,6 +26,7 @@ import (
 	"github.com/embedgw/gateway/internal/balance"
 	"github.com/embedgw/gateway/internal/forward"
 	"github.com/embedgw/gateway/internal/rfc9111"
+	"github.com/embedgw/gateway/internal/telemetry"
 )
 
 // An Option configures [New].
@@ -246,7 +247,7 @@ type (
 		shared   sharedConfig
 		defaults serviceConfig
 		declared []declared
-		memory   func(context.Context, *core) // nil: nobody watches it
+		memory   *memoryPolicy // nil: nobody watches it
 	}
 	upstreamConfig struct {
 		shared  sharedConfig
@@ -274,6 +275,18 @@ type (
 		opts         []ServiceOption
 	}
 )
+
+// shared returns what was read, and what stands where nothing was given.
+func (c *sharedConfig) shared(t *telemetry.Telemetry) shared {
+	s := shared{log: c.logger, access: c.logger != nil, onError: c.onError, telemetry: t}
+	if s.log == nil {
+		s.log = slog.Default()
+	}
+	if s.onError == nil {
+		s.onError = answerError
+	}
+	return s
+}
 
 // list keeps the books of one option list: which options it holds and what is
 // wrong with them.

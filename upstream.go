@@ -43,21 +43,17 @@ type Upstream struct {
 	core *core
 	life *work.Life
 
-	// State: kept while the policy changes.
-	set     *balance.Set[*endpoint]
-	breaker *balance.Breaker // nil: none
-	limit   *work.Limit      // nil: none
-	rate    *rate.Limiter    // nil: none
+	current atomic.Pointer[service] // its policy
+
+	// State: kept while the policy changes, as is what policies hand on to the next.
 	tunnels atomic.Int64
 	// Since it was made: the breaker's changes, by the state that followed, and
 	// ejections.
 	transitions [balance.HalfOpen + 1]atomic.Int64
 	ejections   atomic.Int64
-	budget      *retry.Budget
 	stats       serviceStats
 	probe       probe
 	slow        slowReports
-	started     sync.Once // what runs beside the requests
 
 	mu        sync.Mutex
 	replicas  []replica           // as configured
@@ -80,23 +76,26 @@ func NewUpstream(name, target string, opts ...UpstreamOption) (*Upstream, error)
 	if err != nil {
 		return nil, errors.Join(append(c.shared.list.faults, err)...)
 	}
-	svc := c.service.build(core, "NewUpstream", declared{name: name, target: target})
+	next := &snapshot{shared: core.snapshot.Load().shared, services: make(map[string]*service)}
+	svc := c.service.build(core, next, "NewUpstream", declared{name: name, target: target})
 	if err := errors.Join(append(c.shared.list.faults, c.service.list.faults...)...); err != nil {
 		return nil, err
 	}
-	core.snapshot.Store(&snapshot{services: map[string]*service{name: svc}})
+	next.services[name] = svc
+	core.planWatches(next, nil)
+	core.install(next)
 	if err := core.observe(); err != nil {
 		return nil, err
 	}
 	svc.up.life.Last(core.watched.Stop)
 	core.life = svc.up.life
-	core.watch()
 	return svc.up, nil
 }
 
 // ServeHTTP forwards the request, with its whole path, to the service.
 func (u *Upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	u.core.serve(w, r, u.core.snapshot.Load().services[u.name], forward.Path(r.URL), true)
+	snap := u.core.snapshot.Load()
+	u.core.serve(snap, w, r, snap.services[u.name], forward.Path(r.URL), true)
 }
 
 // Drain tells the service's event streams and tunnels to end. Requests are
@@ -122,9 +121,19 @@ type service struct {
 	share   store.Scope  // of its cache
 	waits   retry.Template
 	hash    func(*fetch) uint64 // of what rendezvous goes by; nil: by nothing
-	beside  bool                // something runs beside the requests
 	routed  *telemetry.Service  // spans of requests routed by the first segment
 	mounted *telemetry.Service  // spans of requests that came with their whole path
+
+	replicas []replica // by the options
+
+	// State, which the next policy takes over.
+	set     *balance.Set[*endpoint]
+	breaker *balance.Breaker // nil: none
+	limit   *work.Limit      // nil: none
+	rate    *rate.Limiter    // nil: none
+	budget  *retry.Budget
+	checks  *work.Watch // nil: none
+	names   *work.Watch // of replicas; nil: they are not resolved by us
 }
 
 func (s *service) spans(whole bool) *telemetry.Service {
@@ -134,8 +143,9 @@ func (s *service) spans(whole bool) *telemetry.Service {
 	return s.routed
 }
 
-// build judges a service's options and makes it; faults stay in the list.
-func (c *serviceConfig) build(core *core, option string, d declared) *service {
+// build judges a service's options and makes it, for a snapshot that is planned;
+// faults stay in the list.
+func (c *serviceConfig) build(core *core, next *snapshot, option string, d declared) *service {
 	l := &c.list
 	for _, o := range d.opts {
 		if o == nil {
@@ -158,10 +168,9 @@ func (c *serviceConfig) build(core *core, option string, d declared) *service {
 		return nil
 	}
 	p := c.policy
-	up := newUpstream(core, d.name, &p)
 	svc := &service{
 		policy:  &p,
-		up:      up,
+		up:      newUpstream(core, d.name),
 		target:  knownAs(target),
 		base:    basePath(target),
 		host:    knownAs(target).Host,
@@ -170,10 +179,8 @@ func (c *serviceConfig) build(core *core, option string, d declared) *service {
 		methods: make(map[string]struct{}, len(p.methods)),
 		waits:   retry.NewTemplate(p.backoffInitial, p.backoffMax),
 		hash:    p.balancing.hash(),
-		beside:  p.checkInterval > 0 || p.dnsRefresh > 0,
-	}
-	if p.cache != nil {
-		svc.share = p.cache.adopt(d.name, &p.caching)
+
+		replicas: replicas,
 	}
 	for _, m := range p.methods {
 		svc.methods[m] = struct{}{}
@@ -183,9 +190,8 @@ func (c *serviceConfig) build(core *core, option string, d declared) *service {
 		rules.Drop = []string{"Authorization"}
 	}
 	svc.rules = forward.NewRequestRules(rules)
-	svc.routed = core.telemetry.Service(telemetry.ServiceConfig{Name: d.name})
-	svc.mounted = core.telemetry.Service(telemetry.ServiceConfig{Name: d.name, Whole: true})
-	up.setReplicas(svc, replicas)
+	svc.routed = next.telemetry.Service(telemetry.ServiceConfig{Name: d.name})
+	svc.mounted = next.telemetry.Service(telemetry.ServiceConfig{Name: d.name, Whole: true})
 	return svc
 }
 
@@ -197,40 +203,66 @@ func knownAs(u *url.URL) *url.URL {
 	return u
 }
 
-func newUpstream(core *core, name string, p *policy) *Upstream {
-	up := &Upstream{name: name, core: core, budget: retry.NewBudget(p.retryRatio, p.retryPerSecond), life: work.NewLife(core.panicked)}
-	up.set = balance.New[*endpoint](balance.Config{
+func newUpstream(core *core, name string) *Upstream {
+	up := &Upstream{name: name, core: core, life: work.NewLife(core.panicked)}
+	up.life.Last(func() {
+		for _, e := range up.current.Load().set.All() {
+			e.Value.close()
+		}
+	})
+	return up
+}
+
+// begin gives the service what it needs to be in force.
+func (s *service) begin() {
+	p, up := s.policy, s.up
+	if p.cache != nil {
+		s.share = p.cache.adopt(up.name, &p.caching)
+	}
+	s.budget = retry.NewBudget(p.retryRatio, p.retryPerSecond)
+	s.set = balance.New[*endpoint](p.setConfig())
+	if p.breakerRatio > 0 {
+		s.breaker = balance.NewBreaker(s.breakerConfig())
+	}
+	if p.concurrency > 0 {
+		s.limit = work.NewLimit(p.concurrency, p.concurrencyQueue, p.concurrencyWait)
+	}
+	if p.ratePerSecond > 0 {
+		s.rate = rate.NewLimiter(rate.Limit(p.ratePerSecond), p.rateBurst)
+	}
+	if p.checkInterval > 0 {
+		s.checks = work.NewWatch("health checks", func(ctx context.Context) { up.check(ctx, p.checkInterval) })
+	}
+	if p.dnsRefresh > 0 {
+		s.names = work.NewWatch("name resolution", func(ctx context.Context) { up.resolve(ctx, p.dnsRefresh) })
+	}
+	up.current.Store(s)
+	up.setReplicas(s.replicas)
+}
+
+func (p *policy) setConfig() balance.Config {
+	return balance.Config{
 		Policy: p.balancing.policy, SlowStart: p.slowStart, Rise: p.checkRise, Fall: p.checkFall, Panic: p.panicShare,
 		Ejection: balance.Ejection{
 			Consecutive: p.ejectFailures, SuccessRate: p.ejectRate, Volume: ejectVolume,
 			Base: p.ejectBase, Max: p.ejectMax, MaxShare: p.ejectShare,
 		},
-	})
-	up.life.Last(func() {
-		for _, e := range up.set.All() {
-			e.Value.close()
-		}
-	})
-	if p.breakerRatio > 0 {
-		up.breaker = balance.NewBreaker(balance.BreakerConfig{
-			Ratio: p.breakerRatio, Volume: p.breakerVolume, Window: p.breakerWindow, Open: p.breakerOpen,
-			Probes: p.breakerProbes, Lease: max(p.timeout, time.Minute), OnChange: up.breakerChanged(p.onBreaker),
-		})
 	}
-	if p.concurrency > 0 {
-		up.limit = work.NewLimit(p.concurrency, p.concurrencyQueue, p.concurrencyWait)
+}
+
+func (s *service) breakerConfig() balance.BreakerConfig {
+	p := s.policy
+	return balance.BreakerConfig{
+		Ratio: p.breakerRatio, Volume: p.breakerVolume, Window: p.breakerWindow, Open: p.breakerOpen,
+		Probes: p.breakerProbes, Lease: max(p.timeout, time.Minute), OnChange: s.up.breakerChanged(p.onBreaker),
 	}
-	if p.ratePerSecond > 0 {
-		up.rate = rate.NewLimiter(rate.Limit(p.ratePerSecond), p.rateBurst)
-	}
-	return up
 }
 
 // breakerChanged tells of the breaker's changes, in their order.
 func (u *Upstream) breakerChanged(hook BreakerHook) func(from, to balance.State) {
 	return func(from, to balance.State) {
 		u.transitions[to].Add(1)
-		u.core.log.LogAttrs(context.Background(), slog.LevelWarn, "gateway: breaker",
+		u.core.log().LogAttrs(context.Background(), slog.LevelWarn, "gateway: breaker",
 			slog.String("gateway.service", u.name), slog.String("from", from.String()), slog.String("to", to.String()))
 		if hook == nil {
 			return
@@ -247,12 +279,12 @@ func (u *Upstream) breakerChanged(hook BreakerHook) func(from, to balance.State)
 // replicaChanged tells of an ejection, or of its end.
 func (u *Upstream) replicaChanged(e *endpoint, c balance.Change) {
 	if c.Cause == balance.Recovery {
-		u.core.log.LogAttrs(context.Background(), slog.LevelWarn, "gateway: return",
+		u.core.log().LogAttrs(context.Background(), slog.LevelWarn, "gateway: return",
 			slog.String("gateway.service", u.name), slog.String("server.address", e.address), slog.Duration("duration", c.For))
 		return
 	}
 	u.ejections.Add(1)
-	u.core.log.LogAttrs(context.Background(), slog.LevelWarn, "gateway: ejection",
+	u.core.log().LogAttrs(context.Background(), slog.LevelWarn, "gateway: ejection",
 		slog.String("gateway.service", u.name), slog.String("server.address", e.address),
 		slog.String("reason", c.Cause.String()), slog.Duration("duration", c.For))
 }
@@ -312,7 +344,7 @@ func (s *service) specs(replicas []replica, addresses map[string][]string) []bal
 // of it. Requests that are under way at another go on. The error joins an
 // [*OptionError] for each fault, and then nothing has changed.
 func (u *Upstream) SetReplicas(replicas ...Replica) error {
-	svc := u.core.snapshot.Load().services[u.name]
+	svc := u.current.Load()
 	l := list{service: u.name}
 	valid := parseReplicas(&l, "SetReplicas", replicas, svc.target)
 	if socket := socketOf(valid); socket != nil && svc.policy.transport != nil {
@@ -324,72 +356,73 @@ func (u *Upstream) SetReplicas(replicas ...Replica) error {
 	if len(l.faults) > 0 {
 		return errors.Join(l.faults...)
 	}
-	u.setReplicas(svc, valid)
+	u.setReplicas(valid)
 	return nil
 }
 
-func (u *Upstream) setReplicas(svc *service, replicas []replica) {
+func (u *Upstream) setReplicas(replicas []replica) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.replicas = replicas
-	u.replace(svc)
+	u.replace()
 }
 
 // setAddresses notes where a name leads.
-func (u *Upstream) setAddresses(svc *service, name string, found []string) {
+func (u *Upstream) setAddresses(name string, found []string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.addresses == nil {
 		u.addresses = make(map[string][]string)
 	}
 	u.addresses[name] = found
-	u.replace(svc)
+	u.replace()
 }
 
 // replace makes the replicas, at their addresses, the endpoints. Those that go
 // finish what they do. mu is held.
-func (u *Upstream) replace(svc *service) {
-	_, removed := u.set.Replace(svc.specs(u.replicas, u.addresses), time.Now())
+func (u *Upstream) replace() {
+	svc := u.current.Load()
+	_, removed := svc.set.Replace(svc.specs(u.replicas, u.addresses), time.Now())
 	for _, e := range removed {
 		e.Value.close()
 	}
 }
 
 // beside starts what runs beside the requests, until Shutdown.
-func (u *Upstream) beside(svc *service) {
-	if svc.policy.checkInterval > 0 {
-		u.life.Background("health checks", func(ctx context.Context) { u.check(ctx, svc) })
+func (s *service) beside() {
+	if s.checks != nil {
+		s.checks.Start(s.up.life)
 	}
-	if svc.policy.dnsRefresh > 0 {
-		u.life.Background("name resolution", func(ctx context.Context) { u.resolve(ctx, svc) })
+	if s.names != nil {
+		s.names.Start(s.up.life)
 	}
 }
 
 // resolve keeps the endpoints at the addresses of the replicas' names. A name
 // that cannot be resolved keeps the addresses that it had.
-func (u *Upstream) resolve(ctx context.Context, svc *service) {
+func (u *Upstream) resolve(ctx context.Context, every time.Duration) {
 	for {
 		u.mu.Lock()
 		replicas := u.replicas
 		u.mu.Unlock()
 		for _, r := range replicas {
-			u.resolveOne(ctx, svc, r.url.Hostname())
+			u.resolveOne(ctx, r.url.Hostname())
 		}
-		if !wait(ctx, svc.policy.dnsRefresh) {
+		if !wait(ctx, every) {
 			return
 		}
 	}
 }
 
-func (u *Upstream) resolveOne(ctx context.Context, svc *service, name string) {
+func (u *Upstream) resolveOne(ctx context.Context, name string) {
 	if _, err := netip.ParseAddr(name); err == nil || name == "" {
 		return
 	}
-	found, err := lookup(ctx, svc.policy, name)
+	found, err := lookup(ctx, u.current.Load().policy, name)
 	if err == nil {
-		u.setAddresses(svc, name, found)
+		u.setAddresses(name, found)
 	} else if ctx.Err() == nil {
-		u.core.log.LogAttrs(ctx, slog.LevelWarn, "gateway: name resolution",
+		u.core.log().LogAttrs(ctx, slog.LevelWarn, "gateway: name resolution",
 			slog.String("gateway.service", u.name), slog.String("error.message", forward.Printable(err.Error(), 512)))
 	}
 }
@@ -428,15 +461,15 @@ const (
 )
 
 // check asks each endpoint, again and again, how it is.
-func (u *Upstream) check(ctx context.Context, svc *service) {
+func (u *Upstream) check(ctx context.Context, every time.Duration) {
 	queue := work.NewQueue(work.QueueConfig{Name: "health check", Workers: checkWorkers, Size: checkQueue, Go: u.life.Go, OnPanic: u.core.panicked})
 	defer func() { _ = queue.Stop(ctx, false) }()
-	p := svc.policy
-	checks := balance.Checks{Interval: p.checkInterval, Fast: p.checkInterval / 2, Jitter: checkJitter}
+	checks := balance.Checks{Interval: every, Fast: every / 2, Jitter: checkJitter}
 	due := make(map[*replicaState]time.Time)
 	for {
-		now, all := time.Now(), u.set.All()
-		next := now.Add(p.checkInterval)
+		svc := u.current.Load()
+		now, all := time.Now(), svc.set.All()
+		next := now.Add(every)
 		for _, e := range all {
 			if at := due[e]; !at.After(now) {
 				u.checkOne(queue, svc, e)
@@ -469,7 +502,7 @@ func (u *Upstream) checkOne(queue *work.Queue, svc *service, e *replicaState) {
 			}
 			ok := err == nil && 200 <= status && status < 500
 			if e.Checked(ok, time.Now()) {
-				u.core.log.LogAttrs(ctx, slog.LevelWarn, "gateway: replica",
+				u.core.log().LogAttrs(ctx, slog.LevelWarn, "gateway: replica",
 					slog.String("gateway.service", u.name), slog.String("server.address", e.Value.address), slog.Bool("healthy", ok))
 			}
 			return nil
@@ -696,7 +729,7 @@ func (x *exchange) newFetch(detached bool) *fetch {
 		f.now = x.start
 	}
 	x.waited = true // for all that comes after this one
-	f.purse = retry.NewPurse(1+extra, x.svc.up.budget)
+	f.purse = retry.NewPurse(1+extra, x.svc.budget)
 	f.tried = f.triedBuf[:0]
 	f.spans = x.svc.spans(x.whole)
 	return f
@@ -708,9 +741,7 @@ func (f *fetch) run() *Error {
 	if !up.life.Begin(&f.link, f) {
 		return fault(ReasonShuttingDown, work.ErrShutdown)
 	}
-	if f.svc.beside {
-		up.started.Do(func() { up.beside(f.svc) })
-	}
+	f.svc.beside()
 	answered := false
 	defer func() {
 		f.x.attempts = f.purse.Spent()
@@ -734,34 +765,34 @@ func (f *fetch) run() *Error {
 
 // admit asks all that may refuse a fetch before anything is sent.
 func (f *fetch) admit() *Error {
-	up := f.svc.up
-	if up.rate != nil {
-		if err := up.allow(time.Now()); err != nil {
+	svc := f.svc
+	if svc.rate != nil {
+		if err := svc.allow(time.Now()); err != nil {
 			return err
 		}
 	}
-	if up.limit != nil {
-		if err := f.enter(up.limit); err != nil {
+	if svc.limit != nil {
+		if err := f.enter(svc.limit); err != nil {
 			return err
 		}
 	}
-	if up.breaker != nil {
+	if svc.breaker != nil {
 		var ok bool
-		if f.lease, ok = up.breaker.Allow(f.x.start); !ok {
+		if f.lease, ok = svc.breaker.Allow(f.x.start); !ok {
 			err := fault(ReasonBreakerOpen, nil)
-			err.retryAfter = max(up.breaker.RetryAfter(f.x.start), time.Second)
+			err.retryAfter = max(svc.breaker.RetryAfter(f.x.start), time.Second)
 			return err
 		}
 	}
-	if f.svc.policy.panicShare == 0 && up.set.Fit(f.x.start) == 0 {
+	if svc.policy.panicShare == 0 && svc.set.Fit(f.x.start) == 0 {
 		return fault(ReasonNoReplica, nil)
 	}
 	return nil
 }
 
 // allow asks the rate limit.
-func (u *Upstream) allow(now time.Time) *Error {
-	r := u.rate.ReserveN(now, 1)
+func (s *service) allow(now time.Time) *Error {
+	r := s.rate.ReserveN(now, 1)
 	if wait := r.DelayFrom(now); wait > 0 {
 		r.CancelAt(now)
 		err := fault(ReasonRateLimited, nil)
@@ -1050,7 +1081,7 @@ func (f *fetch) newAttempt() (*attempt, *Error) {
 	if f.svc.hash != nil {
 		hash = f.svc.hash(f)
 	}
-	a.at = f.svc.up.set.Pick(hash, f.tried, a.start)
+	a.at = f.svc.set.Pick(hash, f.tried, a.start)
 	f.tried = append(f.tried, a.at)
 	a.at.Begin()
 	a.endpoint = a.at.Value
@@ -1259,7 +1290,7 @@ func (f *fetch) leave() {
 	f.svc.up.life.End(&f.link)
 	if f.place {
 		f.place = false
-		f.svc.up.limit.Release()
+		f.svc.limit.Release()
 	}
 	if f.body != nil {
 		f.x.received = f.body.Read()
@@ -1319,7 +1350,7 @@ func (f *fetch) again(a *attempt, err *Error, wait time.Duration) (time.Duration
 }
 
 // another reports whether an endpoint is left that was not tried.
-func (f *fetch) another() bool { return len(f.tried) < len(f.svc.up.set.All()) }
+func (f *fetch) another() bool { return len(f.tried) < len(f.svc.set.All()) }
 
 // sleep waits before the next attempt, until the client leaves or the fetch is
 // cut.
