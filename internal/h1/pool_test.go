@@ -496,3 +496,38 @@ func TestClosedPool(t *testing.T) {
 		endPool(t, p, e)
 	})
 }
+
+// Who comes to a retired pool is served, in its turn, and leaves nothing behind.
+func TestRetiredPool(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, e := testPool(t, PoolConfig{Max: 2, Min: 2})
+		busy, idle := mustGet(t, p), mustGet(t, p)
+		synctest.Wait()
+		p.put(idle, time.Now())
+		other := mustGet(t, p)
+		var waited *conn
+		go func() { waited = mustGet(t, p) }()
+		synctest.Wait()
+		require.Nil(t, waited)
+
+		p.Retire()
+		p.Retire()
+		require.False(t, fakeOf(busy).closed.Load())
+		p.put(other, time.Now())
+		synctest.Wait()
+		require.NotNil(t, waited, "whoever waited has its turn")
+		require.True(t, fakeOf(other).closed.Load())
+		p.put(busy, time.Now())
+		late := mustGet(t, p)
+		require.NotSame(t, busy, late)
+		p.put(waited, time.Now())
+		p.put(late, time.Now())
+		require.Nil(t, p.tryGet())
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		s := p.stats()
+		assert.Zero(t, s.Open, "nothing is kept warm")
+		assert.Equal(t, map[Discard]uint64{DiscardShutdown: 4}, s.Discards)
+		endPool(t, p, e)
+	})
+}

@@ -204,3 +204,19 @@ func BenchmarkBudgetWithdraw(b *testing.B) {
 		})
 	}
 }
+
+func TestAdjustKeepsWhatWasCounted(t *testing.T) {
+	t.Parallel()
+	b := NewBudget(0, 0.2)
+	for range 10 {
+		b.Fetch()
+	}
+	require.True(t, b.Withdraw())
+	require.True(t, b.Withdraw())
+	require.False(t, b.Withdraw())
+	b.Adjust(0.3, 0)
+	require.True(t, b.Withdraw(), "the third of ten")
+	require.False(t, b.Withdraw())
+	b.Adjust(0, 0)
+	require.False(t, b.Withdraw())
+}

@@ -415,3 +415,39 @@ func TestCloseEndsDials(t *testing.T) {
 		require.ErrorIs(t, <-done, ErrClosed)
 	})
 }
+
+// Who comes to a retired transport has a connection of its own, which ends with
+// the request; those that were there go on.
+func TestRetire(t *testing.T) {
+	h := func(w http.ResponseWriter, _ *http.Request) {
+		time.Sleep(time.Second)
+		io.WriteString(w, "done")
+	}
+	limited(t, 50, h, TransportConfig{}, func(t *testing.T, newExchange func() *Exchange, tr *Transport, dials *atomic.Int64) {
+		var all sync.WaitGroup
+		run := func() {
+			x := newExchange()
+			all.Go(func() {
+				defer x.Close()
+				if err := x.Do(tr); err != nil {
+					t.Error(err)
+				}
+				if got, err := io.ReadAll(x); err != nil || string(got) != "done" {
+					t.Error(string(got), err)
+				}
+			})
+			synctest.Wait()
+		}
+		run()
+		tr.Retire()
+		tr.Retire()
+		run()
+		run()
+		require.EqualValues(t, 3, dials.Load())
+		all.Wait()
+		synctest.Wait()
+		s := tr.Stats()
+		require.Zero(t, s.Open)
+		require.EqualValues(t, 3, s.Shut)
+	})
+}

@@ -272,3 +272,81 @@ func BenchmarkLimit(b *testing.B) {
 		})
 	}
 }
+
+// A limit that is made smaller or larger keeps the books on everybody.
+func TestResize(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := NewLimit(3, 5, 0)
+		for range 3 {
+			require.True(t, l.TryAcquire())
+		}
+		var in sync.WaitGroup
+		for range 2 {
+			in.Go(func() { assert.NoError(t, l.Acquire(t.Context())) })
+		}
+		synctest.Wait()
+		l.expect(t, 3, 2)
+
+		l.Resize(1, 0, 0)
+		assert.Equal(t, ErrFull, l.Acquire(t.Context()), "no one more may wait")
+		l.Release()
+		l.Release()
+		synctest.Wait()
+		l.expect(t, 1, 2)
+		assert.False(t, l.TryAcquire())
+		l.Release()
+		synctest.Wait()
+		l.expect(t, 1, 1)
+
+		l.Resize(2, 0, 0)
+		in.Wait()
+		l.expect(t, 2, 0)
+
+		l.Resize(2, 1, time.Minute)
+		go func() { assert.NoError(t, l.Acquire(t.Context())) }()
+		synctest.Wait()
+		l.expect(t, 2, 1)
+		l.Open()
+		synctest.Wait()
+		l.expect(t, 3, 0)
+		require.True(t, l.TryAcquire())
+		for range 4 {
+			l.Release()
+		}
+		assert.Panics(t, l.Release)
+	})
+}
+
+// Whatever the size becomes meanwhile, a place is given to one at a time, and
+// all come back.
+func TestResizeUnderStress(t *testing.T) {
+	t.Parallel()
+	const most = 4
+	l := NewLimit(most, 64, 0)
+	var running atomic.Int64
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			for range 500 {
+				if err := l.Acquire(t.Context()); err != nil {
+					t.Error(err)
+					return
+				}
+				if running.Add(1) > most {
+					t.Error("more than ever may")
+				}
+				runtime.Gosched()
+				running.Add(-1)
+				l.Release()
+			}
+		})
+	}
+	wg.Go(func() {
+		for i := range 500 {
+			l.Resize(1+i%most, 64, 0)
+		}
+		l.Resize(most, 64, 0)
+	})
+	wg.Wait()
+	l.expect(t, 0, 0)
+}
