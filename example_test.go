@@ -305,6 +305,41 @@ func ExampleGateway_Drain() {
 	// 200 user /42
 }
 
+// A service that does not answer is a warning, unless the app is of no use
+// without it.
+func ExampleGateway_HealthHandler() {
+	users := service(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "well") })
+	defer users.Close()
+	orders := service(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
+	defer orders.Close()
+	gw, err := gateway.New(
+		gateway.WithHealthPath("/healthz"),
+		gateway.WithService("users", users.URL),
+		gateway.WithService("orders", orders.URL, gateway.WithHealthPolicy(gateway.HealthFail)),
+	)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer gw.Shutdown(context.Background())
+
+	w := httptest.NewRecorder()
+	gw.HealthHandler().ServeHTTP(w, httptest.NewRequest("GET", "/health", nil))
+	var report struct {
+		Status string
+		Checks map[string][]struct{ Status, Output string }
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &report); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(w.Code, w.Header().Get("Content-Type"), report.Status)
+	fmt.Println("users:", report.Checks["users:responseTime"])
+	fmt.Println("orders:", report.Checks["orders:responseTime"])
+	// Output:
+	// 503 application/health+json fail
+	// users: [{pass }]
+	// orders: [{fail server error: status 500}]
+}
+
 func ExampleGateway_Stats() {
 	users := service(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.URL.Path) })
 	defer users.Close()

@@ -35,6 +35,7 @@ import (
 
 	"github.com/embedgw/gateway/internal/forward"
 	"github.com/embedgw/gateway/internal/h1"
+	"github.com/embedgw/gateway/internal/health"
 	"github.com/embedgw/gateway/internal/retry"
 	"github.com/embedgw/gateway/internal/rfc9111"
 	"github.com/embedgw/gateway/internal/telemetry"
@@ -183,6 +184,7 @@ type core struct {
 	stats    serviceStats             // of requests for no known service
 	watched  *telemetry.Watch         // once there is a snapshot
 	started  time.Time
+	prober   *health.Prober
 
 	roll      work.Roll[*exchange] // those under way whose service reports slow ones
 	unwatched atomic.Bool          // what watches is to be started by the next request
@@ -211,7 +213,7 @@ func newCore(c *sharedConfig) (*core, error) {
 	if err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
-	co := &core{started: time.Now()}
+	co := &core{started: time.Now(), prober: health.NewProber(maxProbes)}
 	co.snapshot.Store(&snapshot{shared: c.shared(t)})
 	co.life = work.NewLife(co.panicked)
 	return co, nil

@@ -6,12 +6,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"path"
 	"runtime/debug"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,6 +22,7 @@ import (
 	"github.com/embedgw/gateway/internal/balance"
 	"github.com/embedgw/gateway/internal/forward"
 	"github.com/embedgw/gateway/internal/h1"
+	"github.com/embedgw/gateway/internal/health"
 	"github.com/embedgw/gateway/internal/stats"
 	"github.com/embedgw/gateway/internal/store"
 	"github.com/embedgw/gateway/internal/telemetry"
@@ -929,124 +930,104 @@ func writeJSON(w http.ResponseWriter, r *http.Request, status int, contentType s
 	}
 }
 
-// HealthHandler answers by the last segment of its path. "livez" is 200 as
-// long as the process answers. "readyz" is 200, and 503 from [Gateway.Drain]
-// on. Anything else is the full report: each service is asked, side by side,
-// within its [WithHealthTimeout], at most once a second; a broken one is a
-// warning and the status stays 200, for the gateway itself is well.
+// HealthHandler answers GET by the last segment of its path, in the format of
+// draft-inadarei-api-health-check. "livez" is 200 as long as the process answers.
+// "readyz" is 200, and 503 from [Gateway.Drain] on. Anything else is the full
+// report: how each service is, and with ?verbose each of its replicas, by host and
+// port, its circuit breaker and its connections. For that each replica is asked
+// for its [WithHealthPath], side by side, 32 at a time, each within its
+// [WithHealthTimeout], and at most once a second, however many want to know. A
+// broken service is a warning, or what [WithHealthPolicy] says.
 func (g *Gateway) HealthHandler() http.Handler {
+	return g.core.healthHandler(g.core.life, func() []*service {
+		return slices.Collect(maps.Values(g.core.snapshot.Load().services))
+	})
+}
+
+// HealthHandler is [Gateway.HealthHandler] for this service alone.
+func (u *Upstream) HealthHandler() http.Handler {
+	return u.core.healthHandler(u.life, func() []*service { return []*service{u.current.Load()} })
+}
+
+// maxProbes bounds how many health probes a gateway has under way.
+const maxProbes = 32
+
+func (c *core) healthHandler(life *work.Life, services func() []*service) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !readOnly(w, r) {
 			return
 		}
-		status, code := "pass", http.StatusOK
-		draining := g.core.life.Draining()
-		switch path.Base(r.URL.Path) {
+		kind := path.Base(r.URL.Path)
+		asked := services()
+		switch kind {
 		case "livez":
-			draining = false
+			asked = nil
 		case "readyz":
-		default:
-			g.report(w, r, draining)
-			return
+			asked = slices.DeleteFunc(asked, func(s *service) bool { return s.policy.healthPolicy != HealthUnready })
 		}
-		if draining {
-			status, code = "fail", http.StatusServiceUnavailable
+		states, ok := c.probe(r.Context(), asked)
+		if !ok {
+			return // the client has left
 		}
-		writeJSON(w, r, code, "application/health+json", map[string]string{"status": status})
+		report := health.New(states, r.URL.Query().Has("verbose"), time.Now())
+		if kind != "livez" && life.Draining() {
+			report.FailBy("draining")
+		}
+		if kind == "livez" || kind == "readyz" {
+			report = report.Short()
+		}
+		offer := forward.Accept(r.Header, health.MediaType, "application/json")
+		writeJSON(w, r, report.Code(), cmp.Or(offer, health.MediaType), report) // who takes neither is better off with one of them
 	})
 }
 
-// check is one service in the health report.
-type check struct {
-	Status  string  `json:"status"` // pass, warn
-	Code    int     `json:"http_status,omitempty"`
-	Millis  float64 `json:"observed_ms"`
-	Problem string  `json:"output,omitempty"` // from a short list; never an error's text
-}
-
-func (g *Gateway) report(w http.ResponseWriter, r *http.Request, draining bool) {
-	snap := g.core.snapshot.Load()
-	checks := make(map[string]check, len(snap.services))
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	for name, svc := range snap.services {
-		wg.Add(1)
-		started := svc.up.life.Go("health probe", func() {
-			defer wg.Done()
-			c := svc.up.probe.run(svc)
-			mu.Lock()
-			defer mu.Unlock()
-			checks[name] = c
-		})
-		if !started {
-			wg.Done()
-			mu.Lock()
-			checks[name] = check{Status: "warn", Problem: "shut down"}
-			mu.Unlock()
+// probe has all replicas of the services asked, and returns what is known of them;
+// false: ctx has ended before.
+func (c *core) probe(ctx context.Context, services []*service) ([]health.Service, bool) {
+	endpoints, results := make([][]*replicaState, len(services)), make([][]*health.Result, len(services))
+	for i, svc := range services {
+		endpoints[i] = svc.set.All()
+		for _, e := range endpoints[i] {
+			results[i] = append(results[i], e.Value.probe.Ask(c.prober, svc.probed(e.Value)))
 		}
 	}
-	wg.Wait()
-	out := struct {
-		Status string           `json:"status"`
-		Checks map[string]check `json:"checks"`
-	}{"pass", checks}
-	for _, c := range checks {
-		if c.Status != "pass" {
-			out.Status = "warn"
+	states := make([]health.Service, len(services))
+	for i, svc := range services {
+		for _, r := range results[i] {
+			if !r.Wait(ctx) {
+				return nil, false
+			}
 		}
+		states[i] = svc.health(endpoints[i], results[i])
 	}
-	code := http.StatusOK
-	if draining {
-		out.Status, code = "fail", http.StatusServiceUnavailable
-	}
-	writeJSON(w, r, code, "application/health+json", out)
+	return states, true
 }
 
-// probe asks one service how it is, and keeps the answer for a second: however
-// many ask, it makes one request a second.
-type probe struct {
-	mu   sync.Mutex
-	at   time.Time
-	last check
+// probed is how a replica is asked.
+func (s *service) probed(e *endpoint) *health.Endpoint {
+	return &health.Endpoint{
+		Go:      func(f func(context.Context)) bool { return s.up.life.Background("health probe", f) },
+		Ask:     func(ctx context.Context) (int, error) { return e.ask(ctx, s.probeRequest()) },
+		Timeout: s.policy.healthTime,
+		OnPanic: func(v any) { s.up.core.panicked("health probe", v, debug.Stack()) },
+	}
 }
 
-const probeLife = time.Second
-
-func (p *probe) run(svc *service) (c check) {
-	p.mu.Lock() // others wait for the answer
-	defer p.mu.Unlock()
-	if !p.at.IsZero() && time.Since(p.at) < probeLife {
-		return p.last
+// health is what is known of the service, once its replicas have answered.
+func (s *service) health(endpoints []*replicaState, answers []*health.Result) health.Service {
+	now := time.Now()
+	out := health.Service{Name: s.up.name, Required: s.policy.healthPolicy != HealthWarn}
+	if b := s.breaker; b != nil {
+		out.Breaker, out.Refusing = b.Status(now).State.String(), b.RetryAfter(now) > 0
 	}
-	start := time.Now()
-	p.last = check{Status: "warn", Problem: "the probe panicked"}
-	defer func() {
-		if v := recover(); v != nil { // the app's round tripper
-			svc.up.core.panicked("health probe", v, debug.Stack())
+	for i, e := range endpoints {
+		st := e.Status(now)
+		r := health.Replica{Address: e.Value.address, Health: st.Health.String(), Fit: st.Fit, Answer: answers[i].Answer()}
+		if e.Value.rt == nil || e.Value.owned != nil {
+			c := e.Value.conns()
+			r.Pool = &health.Pool{Open: c.Open, Idle: c.Idle, InUse: c.InUse, Waiting: c.Waiting}
 		}
-		p.at, c = time.Now(), p.last
-	}()
-	p.last = svc.ask()
-	p.last.Millis = float64(time.Since(start).Microseconds()) / 1000
-	return p.last
-}
-
-// ask sends a probe: a plain GET without credentials, on the service's own
-// connections.
-func (s *service) ask() check {
-	ctx, cancel := context.WithTimeout(context.Background(), s.policy.healthTime)
-	defer cancel()
-	e := s.set.All()[0].Value // a Pick would claim the trial of an ejected one
-	status, err := e.ask(ctx, s.probeRequest())
-	switch {
-	case ctx.Err() != nil:
-		return check{Status: "warn", Problem: "no answer in time"}
-	case err != nil:
-		return check{Status: "warn", Problem: "no answer"}
-	case status < 200: // 101: the rest is another protocol
-		return check{Status: "warn", Code: status, Problem: "bad answer"}
-	case status >= 500:
-		return check{Status: "warn", Code: status, Problem: "server error"}
+		out.Replicas = append(out.Replicas, r)
 	}
-	return check{Status: "pass", Code: status}
+	return out
 }

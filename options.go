@@ -163,6 +163,7 @@ type policy struct {
 	tlsConfig    *tls.Config
 	healthPath   string
 	healthTime   time.Duration
+	healthPolicy HealthPolicy
 	header       http.Header // injected
 	tokenSource  TokenSource
 	rewrite      []func(*http.Request)
@@ -1347,7 +1348,7 @@ func WithoutRequestID() DefaultOption {
 }
 
 // WithHealthPath sets the path, below the target's, that [Gateway.HealthHandler]
-// asks the service for. It is sent without credentials; any status under 500
+// asks each replica for. It is sent without credentials; any status under 500
 // is healthy. Default: the target's own path.
 func WithHealthPath(path string) DefaultOption {
 	return def("WithHealthPath", func(p *policy, l *list) {
@@ -1363,7 +1364,7 @@ func WithHealthPath(path string) DefaultOption {
 	})
 }
 
-// WithHealthTimeout bounds one health probe of a service. Default 1 s. It must
+// WithHealthTimeout bounds one health probe of a replica. Default 1 s. It must
 // be positive.
 func WithHealthTimeout(d time.Duration) DefaultOption {
 	return def("WithHealthTimeout", func(p *policy, l *list) {
@@ -1371,6 +1372,31 @@ func WithHealthTimeout(d time.Duration) DefaultOption {
 			l.fault(d.String(), "not positive")
 		}
 		p.healthTime = d
+	})
+}
+
+// A HealthPolicy says what a broken service makes of the whole, in
+// [Gateway.HealthHandler]'s answers.
+type HealthPolicy int
+
+// The policies.
+const (
+	HealthWarn    HealthPolicy = iota // a warning: the full report is 200 all the same
+	HealthFail                        // a failure: the full report is 503
+	HealthUnready                     // a failure, and "readyz" is 503, too
+)
+
+// WithHealthPolicy sets what a broken service makes of the whole. It is broken
+// while none of its replicas answers the health probe and is neither ejected nor
+// unhealthy, and while its circuit breaker refuses all requests. [HealthUnready]
+// has "readyz" probe the service, and takes the app out of use, with all that it
+// could still answer. Default: [HealthWarn], which is also the zero value.
+func WithHealthPolicy(h HealthPolicy) DefaultOption {
+	return def("WithHealthPolicy", func(p *policy, l *list) {
+		if h < HealthWarn || h > HealthUnready {
+			l.fault(strconv.Itoa(int(h)), "no such policy")
+		}
+		p.healthPolicy = h
 	})
 }
 

@@ -27,6 +27,7 @@ import (
 	"github.com/embedgw/gateway/internal/balance"
 	"github.com/embedgw/gateway/internal/forward"
 	"github.com/embedgw/gateway/internal/h1"
+	"github.com/embedgw/gateway/internal/health"
 	"github.com/embedgw/gateway/internal/retry"
 	"github.com/embedgw/gateway/internal/rfc9111"
 	"github.com/embedgw/gateway/internal/roundtrip"
@@ -52,7 +53,6 @@ type Upstream struct {
 	transitions [balance.HalfOpen + 1]atomic.Int64
 	ejections   atomic.Int64
 	stats       serviceStats
-	probe       probe
 	slow        slowReports
 
 	mu        sync.Mutex
@@ -536,6 +536,7 @@ type endpoint struct {
 	owned  *roundtrip.Transport
 
 	checking atomic.Bool
+	probe    health.Probe
 }
 
 // close ends the connections, those in use once they are free.

@@ -178,6 +178,7 @@ func (e *Endpoint[T]) lose(latency float64, at instant) {
 type Status struct {
 	Key       string
 	Health    Health
+	Fit       bool      // it may have attempts, if only as a trial
 	Until     time.Time // when an ejected endpoint is, or was, due for another attempt
 	InFlight  int64
 	Weight    float64       // effective: less than the nominal one during slow start
@@ -193,6 +194,7 @@ func (e *Endpoint[T]) Status(now time.Time) Status {
 	s := Status{
 		Key:       e.Key,
 		Health:    e.Health(),
+		Fit:       e.fit(at),
 		InFlight:  e.inFlight.Load(),
 		Weight:    e.effective(at),
 		Latency:   time.Duration(latency),

@@ -192,11 +192,12 @@ func (t *tour) openEcho(ctx context.Context) (*webSocket, error) {
 func (t *tour) takeHealth(ctx context.Context) error {
 	type report struct {
 		Status string `json:"status"`
-		Checks map[string]struct {
-			Status string `json:"status"`
+		Checks map[string][]struct {
+			Replica string `json:"componentId"`
+			Status  string `json:"status"`
 		} `json:"checks"`
 	}
-	for _, path := range []string{"/health/livez", "/health/readyz", "/health"} {
+	for _, path := range []string{"/health/livez", "/health/readyz", "/health?verbose"} {
 		r, err := t.get(ctx, path)
 		if err != nil {
 			return err
@@ -211,13 +212,19 @@ func (t *tour) takeHealth(ctx context.Context) error {
 		if err := is(path, got.Status, "pass"); err != nil {
 			return err
 		}
-		if path != "/health" {
+		if path != "/health?verbose" {
 			continue
 		}
 		for _, u := range t.app.upstreams {
-			t.say("%s: %s", u.name, got.Checks[u.name].Status)
-			if err := is(u.name, got.Checks[u.name].Status, "pass"); err != nil {
-				return err
+			checks := got.Checks[u.name+":responseTime"]
+			if len(checks) == 0 {
+				return fmt.Errorf("the report does not know %s", u.name)
+			}
+			for _, check := range checks {
+				t.say("%s at %s: %s", u.name, check.Replica, check.Status)
+				if err := is(u.name, check.Status, "pass"); err != nil {
+					return err
+				}
 			}
 		}
 	}

@@ -157,7 +157,7 @@ func switchCases() []attackCase {
 			require.NoError(t, err)
 			r.gw.HealthHandler().ServeHTTP(report, request)
 			assert.Equal(t, 200, report.status)
-			assert.Contains(t, report.body.String(), `"output":"bad answer"`)
+			assert.Contains(t, report.body.String(), `"output":"bad answer: status 101"`)
 			r.a.AwaitClosed(1)
 		}},
 		{55, "a tunnel is not left open by a refused WebSocket", func(t *testing.T) {

@@ -59,6 +59,7 @@ var optionScopes = []struct{ homes, options string }{
 		WithHTTP2()
 		WithHealthChecks(1, 1, 1)
 		WithHealthPath("/")
+		WithHealthPolicy(gateway.HealthFail)
 		WithHealthTimeout(1)
 		WithHedge(1)
 		WithMaxBodyBytes(1)

@@ -41,7 +41,7 @@ type part struct {
 
 var (
 	leafFolders = []string{
-		"internal/balance", "internal/flight", "internal/forward", "internal/h1", "internal/packed", "internal/retry", "internal/rfc9111",
+		"internal/balance", "internal/flight", "internal/forward", "internal/h1", "internal/health", "internal/packed", "internal/retry", "internal/rfc9111",
 		"internal/roundtrip", "internal/stats", "internal/store", "internal/telemetry", "internal/work",
 	}
 	floorPlan = map[string]part{
@@ -50,6 +50,7 @@ var (
 		"internal/flight":    {production: true},
 		"internal/forward":   {production: true},
 		"internal/h1":        {production: true}, // an HTTP/1.1 client
+		"internal/health":    {production: true}, // probes of endpoints, and the report on them
 		"internal/packed":    {production: true}, // a header laid out for keeping
 		"internal/retry":     {production: true},
 		"internal/rfc9111":   {production: true},

@@ -116,6 +116,8 @@ func TestDefaultOptionFaults(t *testing.T) {
 		{gateway.WithRequestID("Authorization"), faultOf("WithRequestID", "Authorization", "carries credentials, and ids are logged")},
 		{gateway.WithRequestID("cookie"), faultOf("WithRequestID", "cookie", "carries credentials, and ids are logged")},
 		{gateway.WithRequestID("Set-Cookie"), faultOf("WithRequestID", "Set-Cookie", "carries credentials, and ids are logged")},
+		{gateway.WithHealthPolicy(-1), faultOf("WithHealthPolicy", "-1", "no such policy")},
+		{gateway.WithHealthPolicy(3), faultOf("WithHealthPolicy", "3", "no such policy")},
 		{gateway.WithHealthPath(""), faultOf("WithHealthPath", "", "not a path that begins with a slash")},
 		{gateway.WithHealthPath("live"), faultOf("WithHealthPath", "live", "not a path that begins with a slash")},
 		{gateway.WithHealthPath("http://other.test/live"), faultOf("WithHealthPath", "http://other.test/live", "not a path that begins with a slash")},
