@@ -12,6 +12,7 @@ const (
 	causeShare
 	causeMemory
 	causes
+	nothing = -1
 )
 
 // batch is how many entries go under one lock, and how many a call drops
@@ -42,7 +43,7 @@ func (s *Store[V]) ReserveFor(id Scope, n int64) bool {
 		return false
 	}
 	if s.over() || sc.over() {
-		s.makeRoom(now, sc, s.index(s.turn.Add(1)), false)
+		s.makeRoom(now, sc)
 	}
 	return true
 }
@@ -82,22 +83,22 @@ func (s *Store[V]) over() bool { return s.used() > s.budget.Load() }
 func (s *Store[V]) used() int64 { return s.bytes.Load() + s.reserved.Load() }
 
 // makeRoom evicts until scope and store are within their bounds: first what has
-// expired, then what is oldest in the shard own, then in the others. For a new
-// entry, keep is set: the last of own stays if others can give way.
-func (s *Store[V]) makeRoom(now int64, sc *scope, own int, keep bool) {
-	if sc.over() {
-		s.shrinkScope(sc, own, keep)
+// expired, then what is oldest.
+func (s *Store[V]) makeRoom(now int64, sc *scope) {
+	for sc.over() && s.evictOldestOf(sc) {
 	}
 	if !s.over() {
 		return
 	}
 	s.dropExpired(now)
-	spare := batch
-	if keep {
-		spare = s.shrinkShard(now, own, spare)
-		spare = s.shrink(now, own+1, len(s.shards)-1, spare)
+	for spare := batch; s.over() && spare > 0; {
+		switch s.evictOldest(now) {
+		case nothing:
+			return
+		case causeMemory:
+			spare--
+		}
 	}
-	s.shrink(now, own, len(s.shards), spare)
 }
 
 // dropExpired drops from all shards what has expired, as far as there is need.
@@ -135,79 +136,29 @@ func (s *Store[V]) dropExpiredOf(sh *shard[V], now int64) (more bool) {
 	return true
 }
 
-// shrinkShard evicts a batch at most from one shard, but not its last entry. Of
-// spare it returns what is left.
-func (s *Store[V]) shrinkShard(now int64, own, spare int) int {
-	sh := &s.shards[own]
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	for range batch {
-		if !s.over() || sh.lru.Len() <= 1 || spare == 0 {
-			break
-		}
-		if s.evictOldest(sh, now) == causeMemory {
-			spare--
-		}
-	}
-	sh.tidy()
-	return spare
-}
-
-// shrink evicts from n shards, beginning with from, one entry each in turn,
-// until the store is within its budget or they are empty, or spare entries went
-// because memory is scarce. It holds one lock at a time.
-func (s *Store[V]) shrink(now int64, from, n, spare int) int {
-	for more := true; more; {
-		more = false
-		for i := range n {
-			if !s.over() || spare == 0 {
-				return spare
-			}
-			sh := &s.shards[s.index(uint64(from+i))]
-			sh.mu.Lock()
-			cause := s.evictOldest(sh, now)
-			sh.tidy()
-			sh.mu.Unlock()
-			more = more || cause >= 0
-			if cause == causeMemory {
-				spare--
-			}
-		}
-	}
-	return spare
-}
-
-// shrinkScope evicts the oldest of a scope, one of each shard in turn, until it
-// is within its share; if keep is set, not the youngest of own while others may
-// go.
-func (s *Store[V]) shrinkScope(sc *scope, own int, keep bool) {
+// evictOldestOf evicts the oldest entry of a scope, and reports whether it had one.
+func (s *Store[V]) evictOldestOf(sc *scope) bool {
 	sc.full.Store(true)
-	for more := true; more || keep; {
-		keep = keep && more
-		more = false
-		for i := range s.shards {
-			at := s.index(uint64(own + i))
-			sh := &s.shards[at]
-			sh.mu.Lock()
-			for range batch {
-				if !sc.over() {
-					sh.mu.Unlock()
-					return
-				}
-				id := sh.oldestOf(sc.id)
-				if id == 0 || keep && at == own && id == sh.first(byScope, uint32(sc.id)) {
-					break
-				}
-				s.evict(sh, id, causeShare)
-				more = true
-				if at != own {
-					break
-				}
-			}
-			sh.tidy()
-			sh.mu.Unlock()
+	var oldest *shard[V]
+	least := never
+	for i := range s.shards {
+		sh := &s.shards[i]
+		sh.mu.Lock()
+		if id := sh.oldestOf(sc.id); id != 0 && sh.at(id).stamp < least {
+			oldest, least = sh, sh.at(id).stamp
 		}
+		sh.mu.Unlock()
 	}
+	if oldest == nil {
+		return false
+	}
+	oldest.mu.Lock()
+	defer oldest.mu.Unlock()
+	if id := oldest.oldestOf(sc.id); id != 0 && sc.over() { // another may have been here
+		s.evict(oldest, id, causeShare)
+		oldest.tidy()
+	}
+	return true
 }
 
 // oldestOf returns the slot of a scope that was not used for longest, 0 if it
@@ -219,16 +170,28 @@ func (sh *shard[V]) oldestOf(id Scope) uint32 {
 	return sh.last(byScope, uint32(id))
 }
 
-// evictOldest drops what has expired, or else the oldest entry of sh, and
-// returns the cause, -1 if there is none to drop; sh.mu is held.
-func (s *Store[V]) evictOldest(sh *shard[V], now int64) (cause int) {
+// evictOldest drops the oldest entry, or what has expired in its shard, and
+// returns the cause, or that there is nothing to drop.
+func (s *Store[V]) evictOldest(now int64) (cause int) {
+	var sh *shard[V]
+	least := never
+	for i := range s.shards {
+		if stamp := s.shards[i].oldest.Load(); stamp < least {
+			sh, least = &s.shards[i], stamp
+		}
+	}
+	if sh == nil {
+		return nothing
+	}
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	defer sh.tidy()
 	if id := sh.expired(now); id != 0 {
 		s.evict(sh, id, causeExpired)
 		return causeExpired
 	}
-	_, id, ok := sh.lru.GetOldest()
-	if !ok {
-		return -1
+	if sh.oldest.Load() != least || !s.over() { // another has been here
+		return causeSize
 	}
 	cause = causeSize
 	if s.used() <= s.limit {
@@ -237,6 +200,7 @@ func (s *Store[V]) evictOldest(sh *shard[V], now int64) (cause int) {
 	if !s.door.full.Load() {
 		s.door.full.Store(true)
 	}
+	_, id, _ := sh.lru.GetOldest()
 	s.evict(sh, id, cause)
 	return cause
 }

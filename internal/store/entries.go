@@ -14,7 +14,7 @@ type shard[V any] struct {
 	stripes []stripe // a power of two; each for some of the keys
 	evicted [causes]uint64
 
-	_ [64]byte // keeps the next shard's mutex off this cache line
+	recency
 }
 
 // entries are the entries of one shard. The LRU finds the slot of a hash and
@@ -26,7 +26,6 @@ type entries[V any] struct {
 	slots      uint32          // that were ever in use
 	vacant     uint32          // the first free slot; its links lead to the next
 	heads      [orders][]links // of the rings
-	clock      uint32          // counts what came to the front of the LRU
 	swept      int64           // the second up to which the wheel was turned
 	generation int             // other slots than before
 }
@@ -34,17 +33,13 @@ type entries[V any] struct {
 // chunkLen is how many slots are made at once, and scanned under one lock.
 const chunkLen = 256
 
-// newest is the part of the entries that touch leaves where they are.
-const newest = 8
-
 // A slot holds its whole key: two keys may have one hash. Slots are numbered
 // from 1; 0 is none.
 type slot[V any] struct {
-	key     string
-	value   V
+	*node[V]
+	stamp   uint64 // the store's clock when it came to the front
 	size    int64  // all that it costs; 0: the slot is free
 	expires uint32 // Unix second; 0: never
-	used    uint32 // the clock when it came to the front
 	scope   Scope  // 0: none that has a share
 	links   [orders]links
 }
@@ -87,22 +82,6 @@ func (es *entries[V]) free(id uint32) {
 	es.vacant = id
 }
 
-// touch makes an entry the most recently used, unless it is among the newest
-// eighth as it is: no more can have come before it than the clock has counted.
-// So hits on what is popular write less of what other processors read.
-func (es *entries[V]) touch(hash uint64, id uint32) {
-	e := es.at(id)
-	if es.clock-e.used < uint32(es.lru.Len()/newest) {
-		return
-	}
-	es.lru.Get(hash)
-	es.clock++
-	e.used = es.clock
-	if e.scope != 0 {
-		es.moveToFront(byScope, uint32(e.scope), id)
-	}
-}
-
 // tidy gives memory back when few slots are left of many: neither they nor the
 // map's shrink by themselves. There were seven removals for each entry that it
 // moves.
@@ -112,7 +91,7 @@ func (es *entries[V]) tidy() {
 		return
 	}
 	fresh := newEntries[V]()
-	fresh.swept, fresh.clock, fresh.generation = es.swept, es.clock, es.generation+1
+	fresh.swept, fresh.generation = es.swept, es.generation+1
 	for i := range es.heads[byScope] {
 		fresh.grow(byScope, uint32(i))
 	}

@@ -57,7 +57,7 @@ func (m *model) get(key string) (int, bool) {
 		return 0, false
 	}
 	e := m.entries[i]
-	if m.clock-e.used >= len(m.entries)/newest {
+	if m.clock-e.used >= len(m.entries)/newestPart {
 		m.clock++
 		e.used = m.clock
 		m.entries = slices.Insert(slices.Delete(m.entries, i, i+1), 0, e)

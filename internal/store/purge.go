@@ -53,10 +53,19 @@ func (s *Store[V]) Replace(f func(key string, v V) (V, bool)) (n int) {
 		e := sh.at(id)
 		v, ok := f(e.key, e.value)
 		if ok {
-			e.value = v
+			s.setValue(e, v)
 		}
 		return ok
 	})
+}
+
+// setValue gives an entry another value, at its place in the order of use; the
+// shard's lock is held.
+func (s *Store[V]) setValue(e *slot[V], v V) {
+	old := e.node
+	s.front.hide(maphash.String(s.seed, old.key), old)
+	e.node = &node[V]{key: old.key, value: v}
+	e.used.Store(old.used.Load())
 }
 
 // remember is done before the scan: what is stored before it is found by that.

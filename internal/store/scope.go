@@ -72,7 +72,7 @@ func (s *Store[V]) SetShare(id Scope, bytes int64) {
 	if id == 0 {
 		return
 	}
-	s.makeRoom(s.now(), s.scopes.set(id, max(bytes, 0)), 0, false)
+	s.makeRoom(s.now(), s.scopes.set(id, max(bytes, 0)))
 }
 
 // Share returns what a scope uses, and how much it may: 0 and 0 if it has no

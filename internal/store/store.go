@@ -2,8 +2,7 @@
 // goes first, then the least recently used. It knows nothing of what it keeps.
 //
 // The budget counts keys, values, bookkeeping, and what is reserved for values
-// still on their way. Recency is per shard: an entry that has to go is the
-// oldest of its shard, not always of the whole store.
+// still on their way.
 package store
 
 import (
@@ -32,15 +31,16 @@ const (
 type Store[V any] struct {
 	seed     maphash.Seed
 	shards   []shard[V] // a power of two
+	front    front[V]
 	maxBytes int64
-	limit    int64 // maxBytes without what the doorkeeper takes
+	limit    int64 // maxBytes without what doorkeeper and front take
 	perEntry int64
 
 	bytes    atomic.Int64 // of entries
 	reserved atomic.Int64
 	budget   atomic.Int64 // limit, or less while memory is scarce
 	rejected atomic.Uint64
-	turn     atomic.Uint64 // the shard that the next Reserve begins with
+	clock    atomic.Uint64 // counts what came to the front of an LRU
 	swept    atomic.Int64  // the second in which all shards were rid of what had expired
 
 	scopes   scopes
@@ -84,9 +84,9 @@ func New[V any](maxBytes int64) *Store[V] {
 	return newStore[V](maxBytes, shardsFor(runtime.GOMAXPROCS(0)))
 }
 
-// shardsFor returns a power of two. Two processors gain nothing from shards.
+// shardsFor returns a power of two.
 func shardsFor(procs int) int {
-	if procs <= 2 {
+	if procs < 2 {
 		return 1
 	}
 	return min(maxShards, 1<<bits.Len(uint(4*procs-1)))
@@ -97,15 +97,17 @@ func newStore[V any](maxBytes int64, shards int) *Store[V] {
 		seed:     maphash.MakeSeed(),
 		shards:   make([]shard[V], shards),
 		maxBytes: max(maxBytes, 0),
-		perEntry: overhead + int64(reflect.TypeFor[slot[V]]().Size()),
+		front:    newFront[V](maxBytes, shards),
+		perEntry: overhead + int64(reflect.TypeFor[slot[V]]().Size()+reflect.TypeFor[node[V]]().Size()),
 		door:     newDoorkeeper(maxBytes),
 		pressure: pressure{read: readMemory()},
 	}
-	s.limit = s.maxBytes - s.door.bytes()
+	s.limit = max(s.maxBytes-s.door.bytes()-s.front.bytes(shards), 0)
 	s.budget.Store(s.limit)
 	for i := range s.shards {
 		sh := &s.shards[i]
 		sh.entries = newEntries[V]()
+		sh.changed()
 		sh.stripes = make([]stripe, stripes/shards)
 	}
 	return s
@@ -114,21 +116,31 @@ func newStore[V any](maxBytes int64, shards int) *Store[V] {
 // Get returns the value of key and makes it one of the most recently used.
 func (s *Store[V]) Get(key []byte) (v V, ok bool) {
 	hash, sh := s.shard(key)
-	sh.mu.Lock()
-	id, ok := sh.lru.Peek(hash)
-	if !ok {
+	n := s.front.at(hash).Load()
+	if n == nil || n.key != string(key) {
+		return s.get(sh, hash, key)
+	}
+	if !sh.isNewest(n.used.Load()) && sh.mu.TryLock() { // who holds it makes another newer at this moment
+		if id, ok := sh.lru.Peek(hash); ok && sh.at(id).node == n {
+			s.touch(sh, hash, id)
+		}
 		sh.mu.Unlock()
+	}
+	return n.value, true
+}
+
+// get is Get of what is not in front.
+func (s *Store[V]) get(sh *shard[V], hash uint64, key []byte) (v V, ok bool) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	id, ok := sh.find(hash, key)
+	if !ok {
 		return v, false
 	}
-	sh.touch(hash, id)
-	e := sh.at(id)
-	held, v := e.key, e.value
-	sh.mu.Unlock()
-	if held != string(key) {
-		var none V
-		return none, false
-	}
-	return v, true
+	s.touch(sh, hash, id)
+	n := sh.at(id).node
+	s.front.show(hash, n)
+	return n.value, true
 }
 
 // Since is the instant at which somebody began to fetch the value of a key.
@@ -186,7 +198,7 @@ func (s *Store[V]) Invalidate(key []byte) { s.Delete(key) }
 // What is reserved stays so.
 func (s *Store[V]) Clear() {
 	for i := range s.shards {
-		s.clear(&s.shards[i])
+		s.clear(i)
 	}
 }
 
@@ -216,10 +228,8 @@ func (s *Store[V]) Stats() Stats {
 
 func (s *Store[V]) shard(key []byte) (hash uint64, sh *shard[V]) {
 	hash = maphash.Bytes(s.seed, key)
-	return hash, &s.shards[s.index(hash)]
+	return hash, &s.shards[hash&uint64(len(s.shards)-1)]
 }
-
-func (s *Store[V]) index(hash uint64) int { return int(hash & uint64(len(s.shards)-1)) }
 
 // update is Update, or UpdateSince if since is not nil.
 func (s *Store[V]) update(key []byte, since *Since, f func(V, bool) (Item[V], bool)) (stored bool) {
@@ -227,7 +237,7 @@ func (s *Store[V]) update(key []byte, since *Since, f func(V, bool) (Item[V], bo
 	hash, sh := s.shard(key)
 	scope, stored := s.replace(sh, hash, key, now, since, f)
 	if stored {
-		s.makeRoom(now, scope, s.index(hash), true)
+		s.makeRoom(now, scope)
 	}
 	return stored
 }
@@ -291,12 +301,13 @@ func (s *Store[V]) put(sh *shard[V], hash uint64, key []byte, now int64, item It
 			sh.evicted[causeSize]++
 			text = string(key)
 		}
+		s.front.hide(hash, e.node)
 		s.uncount(sh, id)
 	} else {
 		id, text = sh.alloc(), string(key)
 	}
 	e := sh.at(id)
-	e.key, e.value, e.size, e.expires, e.scope = text, item.Value, cost, 0, 0
+	e.node, e.size, e.expires, e.scope = &node[V]{key: text, value: item.Value}, cost, 0, 0
 	if 0 < item.Expires && item.Expires <= math.MaxUint32 {
 		e.expires = uint32(item.Expires)
 		sh.expireAt(id, now)
@@ -309,8 +320,7 @@ func (s *Store[V]) put(sh *shard[V], hash uint64, key []byte, now int64, item It
 		sc.bytes.Add(cost)
 	}
 	sh.lru.Add(hash, id)
-	sh.clock++
-	e.used = sh.clock
+	s.moved(sh, e)
 	sh.bytes += cost
 	s.bytes.Add(cost)
 }
@@ -332,12 +342,14 @@ func (s *Store[V]) uncount(sh *shard[V], id uint32) {
 // remove removes what is under hash, in the slot id; sh.mu is held.
 func (s *Store[V]) remove(sh *shard[V], hash uint64, id uint32) {
 	sh.lru.Remove(hash)
+	sh.changed()
+	s.front.hide(hash, sh.at(id).node)
 	s.uncount(sh, id)
 	sh.free(id)
 }
 
-func (s *Store[V]) clear(sh *shard[V]) {
-	fresh := newEntries[V]()
+func (s *Store[V]) clear(i int) {
+	fresh, sh := newEntries[V](), &s.shards[i]
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	s.bytes.Add(-sh.bytes)
@@ -348,6 +360,8 @@ func (s *Store[V]) clear(sh *shard[V]) {
 	}
 	fresh.generation = sh.generation + 1
 	sh.entries, sh.granted, sh.bytes = fresh, nil, 0
+	sh.changed()
+	s.front.hideAll(i, len(s.shards))
 	for i := range sh.stripes {
 		sh.stripes[i].deleteAll()
 	}

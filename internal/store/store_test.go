@@ -348,7 +348,7 @@ func TestPanicInUpdateLeavesTheStoreUsable(t *testing.T) {
 
 func TestShards(t *testing.T) {
 	t.Parallel()
-	for procs, want := range map[int]int{1: 1, 2: 1, 3: 16, 4: 16, 5: 32, 16: 64, 64: 256, 1000: 256} {
+	for procs, want := range map[int]int{1: 1, 2: 8, 3: 16, 4: 16, 5: 32, 16: 64, 64: 256, 1000: 256} {
 		assert.Equal(t, want, shardsFor(procs), "procs=%d", procs)
 	}
 }
