@@ -47,19 +47,35 @@ func (h *Histogram) Record(d time.Duration) {
 // but not yet in the count.
 func (h *Histogram) Snapshot() Snapshot {
 	var s Snapshot
+	h.read(&s)
+	if s.Count > 0 {
+		s.Min = time.Duration(^h.least.Load())
+		s.Max = time.Duration(h.longest.Load())
+	}
+	return s
+}
+
+// read reads all into an empty s but minimum and maximum.
+func (h *Histogram) read(s *Snapshot) {
 	for i := range h.buckets {
 		n := h.buckets[i].Load()
 		s.buckets[i] = n
 		s.Count += n
 	}
-	if s.Count == 0 {
-		return s
+	if s.Count > 0 {
+		s.sum, s.carry = h.sum.Load(), h.carry.Load()
+		s.Sum = saturate(s.carry, s.sum)
 	}
-	s.sum, s.carry = h.sum.Load(), h.carry.Load()
-	s.Sum = saturate(s.carry, s.sum)
-	s.Min = time.Duration(^h.least.Load())
-	s.Max = time.Duration(h.longest.Load())
-	return s
+}
+
+// take returns minimum and maximum, and begins them anew.
+func (h *Histogram) take() extremes { return extremes{h.least.Swap(0), h.longest.Swap(0)} }
+
+// extremes are the shortest and the longest of some durations, as a Histogram has them.
+type extremes struct{ least, longest uint64 }
+
+func (e *extremes) add(o extremes) {
+	e.least, e.longest = max(e.least, o.least), max(e.longest, o.longest)
 }
 
 // raise makes v at least x.

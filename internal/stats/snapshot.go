@@ -37,6 +37,44 @@ func (s *Snapshot) Add(o *Snapshot) {
 	}
 }
 
+// subtract leaves in s what came after o, which is of the same Histogram. It does not see to minimum and maximum.
+func (s *Snapshot) subtract(o *Snapshot) {
+	s.Count -= o.Count
+	var borrow uint64
+	s.sum, borrow = bits.Sub64(s.sum, o.sum, 0)
+	s.carry, borrow = bits.Sub64(s.carry, o.carry, borrow)
+	if borrow > 0 { // its lower half was seen after it went round, its upper half before
+		s.sum, s.carry = 0, 0
+	}
+	s.Sum = saturate(s.carry, s.sum)
+	for i, n := range &o.buckets {
+		s.buckets[i] -= n
+	}
+}
+
+// bound gives s its minimum and maximum: those of e, where they are of durations that were counted. One that was
+// recorded while s was read may be in one of them only; then it is the middle of the bucket.
+func (s *Snapshot) bound(e extremes) {
+	if s.Count == 0 {
+		s.Min, s.Max = 0, 0
+		return
+	}
+	first, last := 0, overflow
+	for s.buckets[first] == 0 {
+		first++
+	}
+	for s.buckets[last] == 0 {
+		last--
+	}
+	s.Min, s.Max = time.Duration(^e.least), time.Duration(e.longest) //nolint:gosec // they were Durations
+	if s.Min < 0 || bucketOf(uint64(s.Min)) != first {
+		s.Min = middleOf(first)
+	}
+	if bucketOf(e.longest) != last {
+		s.Max = middleOf(last)
+	}
+}
+
 // Mean returns the arithmetic mean, 0 when nothing was recorded.
 func (s *Snapshot) Mean() time.Duration {
 	if s.Count <= s.carry { // nothing recorded, or nothing that such a sum could be of
