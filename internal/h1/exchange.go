@@ -83,9 +83,9 @@ type Progress interface{ Reached(step Step) }
 // A Step is what Do waits for.
 type Step int8
 
-// The steps. One that need not be waited for may be left out.
+// The steps. One that need not be waited for is left out.
 const (
-	StepPool   Step = iota // a connection that is free, or may be made
+	StepPool   Step = iota // a connection that comes free, or may be made
 	StepDial               // a new connection
 	StepAnswer             // the request is being sent, and then the answer's header
 )

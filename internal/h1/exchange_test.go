@@ -109,12 +109,33 @@ func TestProgress(t *testing.T) {
 			require.Equal(t, want, told.seen)
 			return x
 		}
-		first := do(nil, StepPool, StepDial, StepAnswer)
+		first := do(nil, StepDial, StepAnswer)
 		do(ErrAcquireTimeout, StepPool).Close()
 		first.Close()
-		do(nil, StepPool, StepDial, StepAnswer).Close() // the first was not read to its end
+		do(nil, StepDial, StepAnswer).Close() // the first was not read to its end
 		require.Equal(t, "ok", fetch(t, cl))
 		do(nil, StepAnswer).Close() // on a connection that was idle
+	})
+}
+
+// Whoever has waited for a connection and gets one that was used does not wait for a new one.
+func TestProgressOfWhoWaits(t *testing.T) {
+	both(t, func(t *testing.T, secure bool) {
+		p := newPeer(t, secure, answering(okay))
+		cl := p.client(t, Config{Pool: PoolConfig{Max: 1}})
+		first := newExchange(t, "GET")
+		require.NoError(t, cl.Do(first))
+		second, told := newExchange(t, "GET"), &steps{}
+		second.Progress = told
+		answered := make(chan error)
+		go func() { answered <- cl.Do(second) }()
+		settle(t, "the second waits", func() bool { return cl.Stats().Waiting == 1 })
+		_, err := content(first)
+		require.NoError(t, err)
+		first.Close()
+		require.NoError(t, <-answered)
+		require.Equal(t, []Step{StepPool, StepAnswer}, told.seen)
+		second.Close()
 	})
 }
 

@@ -98,9 +98,14 @@ func (cl *Client) connect(x *Exchange) (*conn, error) {
 		return c, nil
 	}
 	return x.obtain(func(ctx context.Context) (*conn, error) {
-		x.reached(StepPool)
-		if err := cl.pool.slot(ctx); err != nil {
-			return nil, err
+		if !cl.pool.trySlot(ctx) {
+			x.reached(StepPool)
+			if err := cl.pool.slot(ctx); err != nil {
+				return nil, err
+			}
+			if c := cl.pool.ready(); c != nil {
+				return c, nil
+			}
 		}
 		x.reached(StepDial)
 		return cl.pool.fill(ctx)

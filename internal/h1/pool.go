@@ -105,13 +105,26 @@ func (p *pool) tryGet() *conn {
 // slot has a slot for its caller, who goes on with fill. Callers are served in
 // their order. It fails with what ended ctx, ErrAcquireTimeout or ErrClosed.
 func (p *pool) slot(ctx context.Context) error {
+	if p.trySlot(ctx) {
+		return nil
+	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if p.slots.TryAcquire(1) {
+	return p.wait(ctx)
+}
+
+// trySlot is slot without a wait.
+func (p *pool) trySlot(ctx context.Context) bool { return ctx.Err() == nil && p.slots.TryAcquire(1) }
+
+// ready is fill where a connection is there already, and nil otherwise.
+func (p *pool) ready() *conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed || len(p.idle) == 0 {
 		return nil
 	}
-	return p.wait(ctx)
+	return p.pop()
 }
 
 // replace is drop, slot and fill in one, without going to the end of the queue.
