@@ -618,7 +618,7 @@ func (x *exchange) throughCache(c *Cache) *Error {
 	if c.closed.Load() {
 		return x.pass()
 	}
-	x.reached(stageCache)
+	x.becomes(stageRoute, stageCache)
 	v := &x.visit
 	v.x, v.by, v.control = x, c, x.cacheControl()
 	why := rfc9111.Lookup(x.r.Method, x.special, v.control, x.hasBody())
@@ -735,7 +735,6 @@ func (v *visit) fetch() *Error {
 			return v.lead(flight.Call[*answer]{})
 		}
 		v.miss()
-		v.x.waited = true
 		v.x.reached(stageCollapse)
 		shared, outcome := call.Wait(v.x.r.Context().Done(), wait)
 		switch outcome {

@@ -401,6 +401,89 @@ func ExampleGateway_MetricsHandler() {
 	// gateway_requests_total{gateway_service="users"} 1
 }
 
+// The profile says at which stage the time goes.
+func ExampleGateway_StatsOver() {
+	users := service(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.URL.Path) })
+	defer users.Close()
+	gw, err := gateway.New(gateway.WithService("users", users.URL))
+	if err != nil {
+		log.Fatal(err)
+	}
+	app := httptest.NewServer(gw)
+	defer app.Close()
+	show(app.URL + "/users/1")
+	gw.ResetStats() // for Stats, and its JSON; the last minutes, and what is exported, go on
+	show(app.URL + "/users/2")
+
+	s := gw.StatsOver(gateway.LastMinute) // or LastTenMinutes, or SinceReset, as gw.Stats() has it
+	for _, row := range s.Services["users"].Stages {
+		fmt.Println(row.Stage, row.Count, row.P99 <= s.Latency.Max)
+	}
+	fmt.Println("requests:", s.Requests, gw.Stats().Requests)
+	// Output:
+	// 200 /1
+	// 200 /2
+	// route 2 true
+	// connect 1 true
+	// header 2 true
+	// body 2 true
+	// own 2 true
+	// total 2 true
+	// requests: 2 1
+}
+
+// Printed, statistics are a table for each service.
+func ExampleStats_String() {
+	const us, ms = time.Microsecond, time.Millisecond
+	stage := func(name gateway.Stage, count uint64, mean, least, p50, p95, p99, most time.Duration) gateway.StageStats {
+		return gateway.StageStats{Stage: name, Latency: gateway.Latency{
+			Count: count, Total: time.Duration(count) * mean, Mean: mean, Min: least, Max: most, P50: p50, P95: p95, P99: p99,
+		}}
+	}
+	users := gateway.UpstreamStats{
+		Over: 10 * time.Minute, Requests: 81204, Failed: 3, InFlight: 2, Retries: 12, CacheHits: 60110, CacheMisses: 21094,
+		Errors: map[gateway.Reason]uint64{gateway.ReasonTimeout: 2, gateway.ReasonConnect: 1},
+		Stages: []gateway.StageStats{
+			stage(gateway.StageCache, 81204, 9*us, 4*us, 8*us, 21*us, 44*us, 3100*us),
+			stage(gateway.StageConnect, 14, 812*us, 604*us, 790*us, 1210*us, 1210*us, 1210*us),
+			stage(gateway.StageHeader, 21093, 8730*us, 1900*us, 7300*us, 21*ms, 48*ms, 2*time.Second),
+			stage(gateway.StageBackoff, 12, 26*ms, 13*ms, 25*ms, 37*ms, 37*ms, 37*ms),
+			stage(gateway.StageBody, 21091, 310*us, 11*us, 190*us, 870*us, 2900*us, 41*ms),
+			stage(gateway.StageOwn, 81204, 9*us, 4*us, 8*us, 21*us, 44*us, 3100*us),
+			stage(gateway.StageTotal, 81204, 2361*us, 4*us, 9*us, 11*ms, 33*ms, 2001*ms),
+		},
+	}
+	fmt.Println(users)
+	users.Stages = users.Stages[len(users.Stages)-2:]
+	orders := gateway.UpstreamStats{Over: 10 * time.Minute}
+	fmt.Print(gateway.Stats{UpstreamStats: users, Services: map[string]gateway.UpstreamStats{"users": users, "orders": orders}})
+	// Output:
+	// 81204 requests in 10m0s, 3 failed, 2 in flight, 12 retries, 0 hedges, 60110 cache hits, 21094 misses
+	// errors: connect_failed 1, timeout 2
+	// stage    count   total    mean    min    p50     p95     p99     max
+	// cache    81204   731ms     9µs    4µs    8µs    21µs    44µs   3.1ms
+	// connect     14  11.4ms   812µs  604µs  790µs  1.21ms  1.21ms  1.21ms
+	// header   21093    3m4s  8.73ms  1.9ms  7.3ms    21ms    48ms      2s
+	// backoff     12   312ms    26ms   13ms   25ms    37ms    37ms    37ms
+	// body     21091   6.54s   310µs   11µs  190µs   870µs   2.9ms    41ms
+	// own      81204   731ms     9µs    4µs    8µs    21µs    44µs   3.1ms
+	// total    81204   3m11s  2.36ms    4µs    9µs    11ms    33ms      2s
+	//
+	// all: 81204 requests in 10m0s, 3 failed, 2 in flight, 12 retries, 0 hedges, 60110 cache hits, 21094 misses
+	// errors: connect_failed 1, timeout 2
+	// stage  count  total    mean  min  p50   p95   p99    max
+	// own    81204  731ms     9µs  4µs  8µs  21µs  44µs  3.1ms
+	// total  81204  3m11s  2.36ms  4µs  9µs  11ms  33ms     2s
+	//
+	// orders: 0 requests in 10m0s, 0 failed, 0 in flight, 0 retries, 0 hedges, 0 cache hits, 0 misses
+	//
+	// users: 81204 requests in 10m0s, 3 failed, 2 in flight, 12 retries, 0 hedges, 60110 cache hits, 21094 misses
+	// errors: connect_failed 1, timeout 2
+	// stage  count  total    mean  min  p50   p95   p99    max
+	// own    81204  731ms     9µs  4µs  8µs  21µs  44µs  3.1ms
+	// total  81204  3m11s  2.36ms  4µs  9µs  11ms  33ms     2s
+}
+
 // A rewrite hook changes what a service is sent.
 func ExampleWithRewrite() {
 	users := service(func(w http.ResponseWriter, r *http.Request) {

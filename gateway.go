@@ -38,6 +38,7 @@ import (
 	"github.com/embedgw/gateway/internal/health"
 	"github.com/embedgw/gateway/internal/retry"
 	"github.com/embedgw/gateway/internal/rfc9111"
+	"github.com/embedgw/gateway/internal/stats"
 	"github.com/embedgw/gateway/internal/telemetry"
 	"github.com/embedgw/gateway/internal/work"
 )
@@ -215,6 +216,7 @@ func newCore(c *sharedConfig) (*core, error) {
 	}
 	co := &core{started: time.Now(), prober: health.NewProber(maxProbes)}
 	co.snapshot.Store(&snapshot{shared: c.shared(t)})
+	co.stats.begin(0)
 	co.life = work.NewLife(co.panicked)
 	return co, nil
 }
@@ -231,17 +233,17 @@ func (c *core) panicked(where string, v any, stack []byte) {
 // exchange is one inbound request and what becomes of it: filled on the way,
 // read at header time and once in its end.
 type exchange struct {
-	core   *core
-	snap   *snapshot
-	svc    *service // nil: no such service
-	life   *work.Life
-	w      http.ResponseWriter
-	r      *http.Request
-	ctx    context.Context // r's, with the server span
-	start  time.Time
-	ended  time.Time // zero: not before it is recorded
-	waited bool      // for another's answer, or one of its own: start is not now
-	span   telemetry.Server
+	core  *core
+	snap  *snapshot
+	svc   *service // nil: no such service
+	life  *work.Life
+	w     http.ResponseWriter
+	r     *http.Request
+	ctx   context.Context // r's, with the server span
+	start time.Time
+	ended time.Time // zero: not before it is recorded
+	laps  stats.Laps
+	span  telemetry.Server
 
 	special http.Header // r's, if there is something in it that changes how it is answered; else nil
 	rest    string      // escaped path below the service
@@ -283,6 +285,7 @@ func (c *core) serve(snap *snapshot, w http.ResponseWriter, r *http.Request, svc
 	if svc != nil {
 		x.life, spans = svc.up.life, svc.spans(whole)
 	}
+	x.laps.Start(int(stageRoute))
 	entered := x.life.Enter()
 	x.ctx = spans.StartServer(&x.span, r)
 	x.stats().inFlight.Add(1)
@@ -576,7 +579,7 @@ func (x *exchange) relayBody(a *attempt, c content) *Error {
 	}
 	w := x.body(a.length, forward.NeedsFlush(a.head, a.length))
 	if stream {
-		x.reached(stageStream)
+		x.becomes(stageBody, stageStream)
 	}
 	var n int64
 	for {
@@ -611,7 +614,11 @@ type bodyWriter exchange
 func (x *exchange) body(length int64, flush bool) *bodyWriter {
 	w := (*bodyWriter)(x)
 	w.length, w.flush = length, flush
-	x.reached(stageBody)
+	if w.blocks() || !x.laps.Only(int(stageCache)) {
+		x.reached(stageBody)
+	} else { // a hit that takes no time worth a look at the clock
+		x.note(stageBody)
+	}
 	if w.blocks() && !w.life.Begin(&w.link, w) {
 		w.cut = true
 	}
@@ -779,7 +786,7 @@ func (x *exchange) tunnel(a *attempt) *Error {
 		return fault(ReasonBadRequest, err)
 	}
 	x.wrote, x.status = true, a.status
-	x.reached(stageStream)
+	x.becomes(stageBody, stageStream)
 	t := forward.NewTunnel(forward.TunnelConfig{
 		Client: conn, ClientBuffered: buffered.Reader, Upstream: upstream,
 		Idle: x.svc.policy.tunnelIdleTimeout, Go: x.life.Go,

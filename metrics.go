@@ -177,6 +177,12 @@ const (
 	StageStream   Stage = "stream"   // it is an event stream or a tunnel, which is meant to last
 )
 
+// What statistics say beside the stages.
+const (
+	StageOwn   Stage = "own"   // all that is the gateway's own part
+	StageTotal Stage = "total" // from a request's arrival to its response's last byte
+)
+
 // stage is a Stage as exchanges note it.
 type stage uint32
 
@@ -297,8 +303,32 @@ func (x *exchange) join() {
 	x.core.roll.Join(&m.place, x)
 }
 
-// reached notes what the exchange is at. Only its own goroutine does.
+// reached notes what the exchange is at, and for how long it was at what was
+// before. Only its own goroutine does.
 func (x *exchange) reached(s stage) {
+	x.note(s)
+	if x.laps.Leaves(int(s)) {
+		x.laps.Next(int(s), time.Since(x.start))
+	}
+}
+
+// reachedAt is reached where somebody has looked at the clock.
+func (x *exchange) reachedAt(s stage, at time.Time) {
+	x.note(s)
+	x.laps.Next(int(s), at.Sub(x.start))
+}
+
+// becomes is reached where it turns out that it was there all along.
+func (x *exchange) becomes(from, to stage) {
+	if x.laps.Become(int(from), int(to)) {
+		x.note(to)
+	} else {
+		x.reached(to)
+	}
+}
+
+// note is reached without a look at the clock.
+func (x *exchange) note(s stage) {
 	if !x.mark.on {
 		return
 	}
@@ -308,12 +338,12 @@ func (x *exchange) reached(s stage) {
 }
 
 // attempted notes an attempt.
-func (x *exchange) attempted(n int, e *endpoint) {
+func (x *exchange) attempted(n int, a *attempt) {
 	if x.mark.on {
 		x.mark.attempts.Store(int32(n)) //nolint:gosec // at most 12
-		x.mark.endpoint.Store(e)
-		x.reached(stageHeader)
+		x.mark.endpoint.Store(a.endpoint)
 	}
+	x.reachedAt(stageHeader, a.start)
 }
 
 // planWatches prepares what runs beside all requests.
@@ -549,7 +579,7 @@ func (c *core) reportMemory(r *MemoryReport, hook func(MemoryReport)) {
 
 type counter = stats.Counter
 
-// serviceStats counts one service's requests.
+// serviceStats counts and measures one service's requests, since it was made.
 type serviceStats struct {
 	inFlight atomic.Int64
 	retries  counter
@@ -557,8 +587,57 @@ type serviceStats struct {
 	hits     counter
 	misses   counter
 	answered counter // without an error of ours
+	failed   counter // 5xx, and errors of ours
 	errors   [len(reasons)]counter
-	latency  stats.Histogram
+	history  *stats.History // of these, and of what is measured; begin makes it
+}
+
+// The rows of a history: one for each stage, and these.
+const (
+	rowOwn   = len(stages) + iota
+	rowTotal // but for
+	rowHit   // which was nothing but cache: it is own part and total, too, and recorded once
+	rows
+)
+
+// The counters of a history: these, and then one for each reason.
+const (
+	countFailed = iota
+	countRetries
+	countHedges
+	countHits
+	countMisses
+	countErrors
+)
+
+// begin makes the history, at a time since the core was started.
+func (s *serviceStats) begin(at time.Duration) {
+	counters := []*counter{&s.failed, &s.retries, &s.hedges, &s.hits, &s.misses}
+	for i := range s.errors {
+		counters = append(counters, &s.errors[i])
+	}
+	s.history = stats.NewHistory(at, rows, counters...)
+}
+
+// measure records how long an exchange took, and how long it was at which stage.
+// It returns the own part.
+func (s *serviceStats) measure(l *stats.Laps, took time.Duration) (own time.Duration) {
+	if l.Only(int(stageCache)) {
+		s.history.Record(rowHit, took)
+		return took
+	}
+	l.End(took)
+	for i := range stages {
+		if d, ok := l.Spent(i); ok {
+			s.history.Record(i, d)
+			if stage(i) <= stagePool {
+				own += d
+			}
+		}
+	}
+	s.history.Record(rowOwn, own)
+	s.history.Record(rowTotal, took)
+	return own
 }
 
 // record counts, measures, traces and logs an exchange that has ended.
@@ -569,13 +648,17 @@ func (x *exchange) record(aborted bool) {
 	}
 	s := x.stats()
 	s.inFlight.Add(-1)
-	s.latency.Record(took)
+	s.history.Advance(x.start.Sub(x.core.started) + took)
+	own := s.measure(&x.laps, took)
 	errorType := ""
 	if x.err != nil {
 		s.errors[x.err.Reason.index()].Add(1)
 		errorType = string(x.err.Reason)
 	} else {
 		s.answered.Add(1)
+	}
+	if x.status >= 500 || x.err != nil && x.err.Status != statusClientClosed {
+		s.failed.Add(1)
 	}
 	switch {
 	case x.cache.clock != nil:
@@ -585,7 +668,7 @@ func (x *exchange) record(aborted bool) {
 	}
 	x.cache.count()
 	x.span.End(&telemetry.ServerResult{
-		Status: x.status, ErrorType: errorType, Aborted: aborted, Duration: took, CacheResult: x.cache.String(),
+		Status: x.status, ErrorType: errorType, Aborted: aborted, Duration: took, Own: own, CacheResult: x.cache.String(),
 		RequestBytes: x.received, ResponseBytes: x.sent,
 	})
 	if x.snap.access {
@@ -646,10 +729,11 @@ func (x *exchange) log(took time.Duration, aborted bool) {
 	l.LogAttrs(x.ctx, level, "gateway: request", attrs...)
 }
 
-// Latency sums up durations. Quantiles are off by at most 1.6 %. It marshals
-// to JSON as nanoseconds.
+// Latency sums up durations. Quantiles are off by at most 1.6 %, or 16 ns where
+// that is more; the others are exact. It marshals to JSON as nanoseconds.
 type Latency struct {
 	Count uint64        `json:"count"`
+	Total time.Duration `json:"total_ns"`
 	Mean  time.Duration `json:"mean_ns"`
 	Min   time.Duration `json:"min_ns"`
 	Max   time.Duration `json:"max_ns"`
@@ -658,15 +742,32 @@ type Latency struct {
 	P99   time.Duration `json:"p99_ns"`
 }
 
-func latencyOf(s *stats.Snapshot) Latency {
-	m := s.Summary()
-	return Latency{m.Count, m.Mean, m.Min, m.Max, m.P50, m.P95, m.P99}
+func latencyOf(s *stats.Snapshot) Latency { return Latency(s.Summary()) }
+
+// StageStats sums up how long requests were at one stage. A request that was at
+// it several times, for its retries, counts once, with all of its time.
+type StageStats struct {
+	Stage Stage `json:"stage"`
+	Latency
 }
 
-// UpstreamStats is what one service has done since it was made. Counts are
+// A Window is how far back statistics go.
+type Window int
+
+// The windows. The last ones begin with a whole ten seconds, so they are up to
+// ten seconds longer than they say.
+const (
+	SinceReset     Window = iota // since ResetStats; without one, since the service was made
+	LastMinute                   // of what has ended in it
+	LastTenMinutes               // the same
+)
+
+// UpstreamStats is what one service has done, and what it is in. Counts are
 // read one by one: under traffic they may be a request apart.
 type UpstreamStats struct {
+	Over        time.Duration     `json:"over_ns"`  // how far back counts and durations go
 	Requests    uint64            `json:"requests"` // ended, however they did
+	Failed      uint64            `json:"failed"`   // of these with 5xx, or an error of the gateway's, but for clients that left
 	InFlight    int64             `json:"in_flight"`
 	Retries     uint64            `json:"retries"`
 	Hedges      uint64            `json:"hedges"`
@@ -674,6 +775,7 @@ type UpstreamStats struct {
 	CacheMisses uint64            `json:"cache_misses"` // whatever went upstream although the service has a cache
 	Errors      map[Reason]uint64 `json:"errors"`       // by reason; those that did not occur are absent
 	Latency     Latency           `json:"latency"`      // arrival to the response's last byte
+	Stages      []StageStats      `json:"stages"`       // in their order, those that requests were at; then "own" and "total"
 
 	Breaker  BreakerStats   `json:"breaker"`
 	Queue    QueueStats     `json:"queue"`    // of WithMaxConcurrency
@@ -762,7 +864,7 @@ func (e *endpoint) conns() ConnStats {
 	return s
 }
 
-// Stats is what a gateway has done since it was made.
+// Stats is what a gateway has done, and what it is in.
 type Stats struct {
 	UpstreamStats // of all services, and of requests for none
 
@@ -770,6 +872,44 @@ type Stats struct {
 	Draining bool                     `json:"draining"`
 	Services map[string]UpstreamStats `json:"services"`
 	Caches   []CacheStats             `json:"caches"` // each cache that its services use
+}
+
+// String returns a table of the stages, below a line with what was counted.
+func (s UpstreamStats) String() string {
+	var t stats.Table
+	s.print(&t, "")
+	return t.String()
+}
+
+// String returns the tables of all services, by name, below that of their sum.
+func (s Stats) String() string {
+	var t stats.Table
+	s.print(&t, "all: ")
+	for _, name := range slices.Sorted(maps.Keys(s.Services)) {
+		t.Line("")
+		one := s.Services[name]
+		one.print(&t, name+": ")
+	}
+	return t.String()
+}
+
+func (s *UpstreamStats) print(t *stats.Table, name string) {
+	t.Line(fmt.Sprintf("%s%d requests in %s, %d failed, %d in flight, %d retries, %d hedges, %d cache hits, %d misses",
+		name, s.Requests, stats.Short(s.Over), s.Failed, s.InFlight, s.Retries, s.Hedges, s.CacheHits, s.CacheMisses))
+	if len(s.Errors) > 0 {
+		var all []string
+		for _, reason := range slices.Sorted(maps.Keys(s.Errors)) {
+			all = append(all, fmt.Sprintf("%s %d", reason, s.Errors[reason]))
+		}
+		t.Line("errors: " + strings.Join(all, ", "))
+	}
+	if len(s.Stages) > 0 {
+		t.Headings("stage")
+	}
+	for i := range s.Stages {
+		sum := stats.Summary(s.Stages[i].Latency)
+		t.Summary(string(s.Stages[i].Stage), &sum)
+	}
 }
 
 // CacheStats is the state of a cache, and what it has done since it was made,
@@ -790,23 +930,89 @@ type CacheStats struct {
 	Drops     uint64            `json:"drops"`     // refreshes that there was no room for
 }
 
-func (s *serviceStats) read() (UpstreamStats, stats.Snapshot) {
-	snap := s.latency.Snapshot()
-	out := UpstreamStats{
-		Requests: snap.Count, InFlight: s.inFlight.Load(), Retries: s.retries.Load(), Hedges: s.hedges.Load(),
-		CacheHits: s.hits.Load(), CacheMisses: s.misses.Load(),
-		Errors: make(map[Reason]uint64), Latency: latencyOf(&snap), Replicas: []ReplicaStats{},
+// read returns what came in a window, and adds what was measured to sum.
+func (s *serviceStats) read(w Window, at time.Duration, sum *[rows]stats.Snapshot) UpstreamStats {
+	measured := new([rows]stats.Snapshot)
+	var counts []uint64
+	var over time.Duration
+	switch w {
+	case LastMinute:
+		counts, over = s.history.Last(int(time.Minute/stats.SlotTime), at, measured[:])
+	case LastTenMinutes:
+		counts, over = s.history.Last(stats.Slots, at, measured[:])
+	default:
+		counts, over = s.history.Since(at, measured[:])
 	}
-	for i := range s.errors {
-		if n := s.errors[i].Load(); n > 0 {
+	out := UpstreamStats{
+		Over: over, InFlight: s.inFlight.Load(), Failed: counts[countFailed], Retries: counts[countRetries], Hedges: counts[countHedges],
+		CacheHits: counts[countHits], CacheMisses: counts[countMisses], Errors: make(map[Reason]uint64), Replicas: []ReplicaStats{},
+	}
+	for i, n := range counts[countErrors:] {
+		if n > 0 {
 			out.Errors[reasons[i].reason] = n
 		}
 	}
-	return out, snap
+	for i := range measured {
+		sum[i].Add(&measured[i])
+	}
+	out.measured(measured)
+	return out
+}
+
+// measured takes over what the rows of a history have, which it changes.
+func (s *UpstreamStats) measured(all *[rows]stats.Snapshot) {
+	for _, i := range [...]int{int(stageCache), rowOwn, rowTotal} {
+		all[i].Add(&all[rowHit])
+	}
+	s.Latency = latencyOf(&all[rowTotal])
+	s.Requests, s.Stages = s.Latency.Count, []StageStats{}
+	for i := range all[:rowHit] {
+		name := StageOwn
+		switch {
+		case i < len(stages):
+			name = stages[i]
+		case i == rowTotal:
+			name = StageTotal
+		}
+		if all[i].Count > 0 {
+			s.Stages = append(s.Stages, StageStats{name, latencyOf(&all[i])})
+		}
+	}
+}
+
+// recent is what came of one service in ten seconds.
+//
+//nolint:unused // a dashboard draws it
+type recent struct {
+	start                          time.Time
+	over                           time.Duration // ten seconds, or less of those that have not passed
+	requests, failed, hits, misses uint64
+	p50, p95, p99                  time.Duration
+}
+
+// recently returns the last ten minutes in tens of seconds, oldest first, as far
+// as the core is that old; the last one has not passed.
+//
+//nolint:unused // a dashboard draws it
+func (s *serviceStats) recently(c *core) []recent {
+	at := time.Since(c.started)
+	current := int64(at / stats.SlotTime)
+	out := make([]recent, 0, stats.Slots+1)
+	for number := max(current-stats.Slots, 0); number <= current; number++ {
+		var total stats.Snapshot
+		counts := s.history.Slot(number, at, &total, rowTotal, rowHit)
+		begin := time.Duration(number) * stats.SlotTime
+		m := total.Summary()
+		out = append(out, recent{
+			start: c.started.Add(begin), over: min(at-begin, stats.SlotTime),
+			requests: m.Count, failed: counts[countFailed], hits: counts[countHits], misses: counts[countMisses], p50: m.P50, p95: m.P95, p99: m.P99,
+		})
+	}
+	return out
 }
 
 func (s *UpstreamStats) add(o *UpstreamStats) {
-	s.Requests += o.Requests
+	s.Failed += o.Failed
 	s.InFlight += o.InFlight
 	s.Retries += o.Retries
 	s.Hedges += o.Hedges
@@ -820,12 +1026,21 @@ func (s *UpstreamStats) add(o *UpstreamStats) {
 	}
 }
 
-// Stats returns what the service has done since it was made.
-func (u *Upstream) Stats() UpstreamStats {
-	s, _ := u.stats.read()
+// Stats is [Upstream.StatsOver] of all since [Upstream.ResetStats], or since the
+// service was made.
+func (u *Upstream) Stats() UpstreamStats { return u.StatsOver(SinceReset) }
+
+// StatsOver returns what the service has done in a window, and what it is in.
+// What breaker, replicas and connections have counted is since they were made.
+func (u *Upstream) StatsOver(w Window) UpstreamStats {
+	s := u.stats.read(w, time.Since(u.core.started), new([rows]stats.Snapshot))
 	u.current.Load().readState(&s)
 	return s
 }
+
+// ResetStats begins [SinceReset] anew, in the sum of a gateway, too. Metrics and
+// the other windows go on.
+func (u *Upstream) ResetStats() { u.stats.history.Reset(time.Since(u.core.started)) }
 
 // Stats returns the state of the cache.
 func (c *Cache) Stats() CacheStats {
@@ -837,29 +1052,43 @@ func (c *Cache) Stats() CacheStats {
 	}
 }
 
-// Stats returns what the gateway and its services have done since they were
-// made.
-func (g *Gateway) Stats() Stats {
-	snap := g.core.snapshot.Load()
-	total, latency := g.core.stats.read()
+// Stats is [Gateway.StatsOver] of all since [Gateway.ResetStats], or since the
+// gateway was made.
+func (g *Gateway) Stats() Stats { return g.StatsOver(SinceReset) }
+
+// StatsOver returns what the gateway and its services have done in a window, and
+// what they are in. What caches, breakers, replicas and connections have counted
+// is since they were made.
+func (g *Gateway) StatsOver(w Window) Stats {
+	snap, at := g.core.snapshot.Load(), time.Since(g.core.started)
+	sum := new([rows]stats.Snapshot)
 	s := Stats{
-		UpstreamStats: total, Uptime: time.Since(g.core.started), Draining: g.core.life.Draining(),
+		UpstreamStats: g.core.stats.read(w, at, sum), Uptime: at, Draining: g.core.life.Draining(),
 		Services: make(map[string]UpstreamStats, len(snap.services)), Caches: []CacheStats{},
 	}
 	var caches []*Cache
 	for name, svc := range snap.services {
-		one, l := svc.up.stats.read()
+		one := svc.up.stats.read(w, at, sum)
 		svc.readState(&one)
 		s.Services[name] = one
 		s.add(&one)
-		latency.Add(&l)
 		if c := svc.policy.cache; c != nil && !slices.Contains(caches, c) {
 			caches = append(caches, c)
 			s.Caches = append(s.Caches, c.Stats())
 		}
 	}
-	s.Latency = latencyOf(&latency)
+	s.measured(sum)
 	return s
+}
+
+// ResetStats begins [SinceReset] anew, for all services. Metrics and the other
+// windows go on.
+func (g *Gateway) ResetStats() {
+	at := time.Since(g.core.started)
+	g.core.stats.history.Reset(at)
+	for _, svc := range g.core.snapshot.Load().services {
+		svc.up.stats.history.Reset(at)
+	}
 }
 
 // MetricsHandler answers GET by Accept: with the Prometheus text format 0.0.4,

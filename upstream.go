@@ -205,6 +205,7 @@ func knownAs(u *url.URL) *url.URL {
 
 func newUpstream(core *core, name string) *Upstream {
 	up := &Upstream{name: name, core: core, life: work.NewLife(core.panicked)}
+	up.stats.begin(time.Since(core.started))
 	up.life.Last(func() {
 		for _, e := range up.current.Load().set.All() {
 			e.Value.close()
@@ -653,7 +654,6 @@ type fetch struct {
 	conditional bool                 // it is sent with conditions of the cache
 	lease       balance.Lease
 	place       bool            // of the service's limit
-	now         time.Time       // about now, until the first attempt; zero: something was waited for
 	slow        bool            // the client was, not the upstream
 	hedged      bool            // several attempts may be under way
 	shared      bool            // others hold on to it, beyond its end
@@ -726,10 +726,6 @@ func (x *exchange) newFetch(detached bool) *fetch {
 	if p.hedgeDelay > 0 {
 		extra++
 	}
-	if !x.waited {
-		f.now = x.start
-	}
-	x.waited = true // for all that comes after this one
 	f.purse = retry.NewPurse(1+extra, x.svc.budget)
 	f.tried = f.triedBuf[:0]
 	f.spans = x.svc.spans(x.whole)
@@ -833,7 +829,6 @@ func (f *fetch) enter(limit *work.Limit) *Error {
 // the fetch's time, with its client and with a cut. done ends it, and says what
 // has ended it.
 func (f *fetch) waiting() (ctx context.Context, done func() *Error, err *Error) {
-	f.now = time.Time{}
 	ctx, cancel := context.WithCancel(f.x.ctx)
 	stop := cancel
 	if !f.deadline.IsZero() {
@@ -1076,7 +1071,7 @@ func (f *fetch) newAttempt() (*attempt, *Error) {
 		a = new(attempt)
 		header = maps.Clone(header) // the former attempt may still be writing it
 	}
-	a.fetch, a.start, a.header, a.length = f, f.clock(), header, -1
+	a.fetch, a.start, a.header, a.length = f, time.Now(), header, -1
 	a.wire = &a.own
 	var hash uint64
 	if f.svc.hash != nil {
@@ -1086,7 +1081,7 @@ func (f *fetch) newAttempt() (*attempt, *Error) {
 	f.tried = append(f.tried, a.at)
 	a.at.Begin()
 	a.endpoint = a.at.Value
-	f.x.attempted(f.purse.Spent(), a.endpoint)
+	f.x.attempted(f.purse.Spent(), a)
 	if a.endpoint.client == nil {
 		a.wire = new(roundtrip.Exchange)
 	}
@@ -1102,17 +1097,6 @@ func (f *fetch) newAttempt() (*attempt, *Error) {
 		return a, fe
 	}
 	return a, nil
-}
-
-// clock returns the time. The exchange's own is good enough for the first
-// attempt, unless it has waited.
-func (f *fetch) clock() time.Time {
-	now := f.now
-	f.now = time.Time{}
-	if now.IsZero() {
-		now = time.Now()
-	}
-	return now
 }
 
 // run sends the attempt, and waits for an answer that can be used. Its error
@@ -1389,6 +1373,7 @@ func clientGone(ctx context.Context) *Error {
 
 // accept takes a as the answer, once the WithModifyResponse hooks have seen it.
 func (f *fetch) accept(a *attempt) *Error {
+	f.x.reachedAt(stageBody, a.start.Add(a.head1))
 	if len(f.svc.policy.modify) > 0 && a.status != http.StatusSwitchingProtocols {
 		if err := f.modify(a); err != nil {
 			a.end(err)
@@ -1555,7 +1540,7 @@ func (e *endpoint) exchange(a *attempt) error {
 	}
 	x.Start, x.Head, x.Response, x.Idle, x.End = a.start, f.headDue(a.start), p.responseHeaderTimeout, p.bodyIdleTimeout, f.end
 	x.Observer = a
-	if !f.hedged && f.x.mark.on { // of two that race, neither speaks for the request
+	if !f.hedged && (f.x.mark.on || f.x.laps.On()) { // of two that race, neither speaks for the request
 		x.Progress = a
 	}
 	if err := e.client.Do(x); err != nil {

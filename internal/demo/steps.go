@@ -27,6 +27,7 @@ func steps() []step {
 		{"websocket", "a tunnel carries bytes both ways", (*tour).takeWebSocket},
 		{"health", "the gateway says how it and its services are", (*tour).takeHealth},
 		{"metrics", "the gateway has counted what the tour has sent", (*tour).takeMetrics},
+		{"profile", "where the time went is in the stage that it went to", (*tour).takeProfile},
 		{"drain", "streams are ended, requests under way are not, and nothing new is let in", (*tour).takeDrain},
 	}
 }
@@ -267,6 +268,25 @@ func (t *tour) takeMetrics(ctx context.Context) error {
 		wrong = append(wrong, is("the number of "+string(reason), got.Errors[reason], t.book.refused[string(reason)]))
 	}
 	return errors.Join(wrong...)
+}
+
+func (t *tour) takeProfile(context.Context) error {
+	s := t.app.gateway.StatsOver(gateway.LastMinute)
+	orders := s.Services["orders"]
+	for line := range strings.Lines(orders.String()) {
+		t.say("%s", strings.TrimRight(line, "\n"))
+	}
+	at := map[gateway.Stage]gateway.StageStats{}
+	for _, row := range orders.Stages {
+		at[row.Stage] = row
+	}
+	var wrong error
+	if at[gateway.StageHeader].Max < timeout { // of the request that it did not answer
+		wrong = fmt.Errorf("the longest wait for orders' header is %v", at[gateway.StageHeader].Max)
+	}
+	return errors.Join(wrong,
+		is("the number of those that were repeated after a wait", at[gateway.StageBackoff].Count, t.book.repeats),
+	)
 }
 
 func round(d time.Duration) time.Duration { return d.Round(time.Microsecond) }

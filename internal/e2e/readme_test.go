@@ -461,7 +461,7 @@ func TestReadmeNamesWhatIsRecorded(t *testing.T) {
 	for _, must := range []string{"http.request.resend_count", "gateway.cache.result", "gateway.reason", "http.request.method_original"} {
 		assert.Contains(t, r.attributes, must)
 	}
-	assert.Len(t, r.metrics, 22)
+	assert.Len(t, r.metrics, 23)
 	for name, unit := range r.units {
 		cells := row(t, name)
 		if assert.Len(t, cells, 3, "%s has no row", name) {

@@ -37,6 +37,7 @@ type ServerResult struct {
 	ErrorType     string        // why we refused or failed, from a closed list; "" otherwise
 	Aborted       bool          // the response ended before it was whole
 	Duration      time.Duration // what the span took
+	Own           time.Duration // of it, what the gateway itself took
 	RequestBytes  int64         // of the body, read; left out unless positive
 	ResponseBytes int64         // of the body, written; left out unless positive
 	CacheResult   string        // from a closed list; "" when no cache was asked
@@ -125,6 +126,9 @@ func (sv *Server) End(res *ServerResult) {
 	if histogram.Enabled(sv.ctx) {
 		key := seriesKey{outcome: o, method: sv.method, version: sv.version, secure: sv.secure}
 		histogram.Record(sv.ctx, res.Duration.Seconds(), sv.route.record(key)...)
+	}
+	if t.own.Enabled(sv.ctx) {
+		t.own.Record(sv.ctx, res.Own.Seconds(), sv.service.own...)
 	}
 	if sv.span != nil {
 		sv.endSpan(res, o)

@@ -58,6 +58,7 @@ type Telemetry struct {
 	server  metric.Float64Histogram
 	gateway metric.Float64Histogram
 	client  metric.Float64Histogram
+	own     metric.Float64Histogram
 
 	unrouted *Service
 }
@@ -105,10 +106,14 @@ func (t *Telemetry) setMeter(c Config) error {
 		metric.WithUnit("s"),
 		metric.WithDescription("Duration of requests that the gateway handled inside a span of its own process."),
 		metric.WithExplicitBucketBoundaries(.005, .01, .025, .05, .075, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10))
-	if err := errors.Join(serverErr, clientErr, gatewayErr); err != nil {
+	own, ownErr := t.meter.Float64Histogram("gateway.request.own.duration",
+		metric.WithUnit("s"),
+		metric.WithDescription("Duration of the gateway's own part of requests: all that is no waiting for an upstream, for the client or for another request."),
+		metric.WithExplicitBucketBoundaries(.00001, .000025, .00005, .0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1))
+	if err := errors.Join(serverErr, clientErr, gatewayErr, ownErr); err != nil {
 		return fmt.Errorf("create instruments: %w", err)
 	}
-	t.server, t.client, t.gateway = server.Inst(), client.Inst(), gateway
+	t.server, t.client, t.gateway, t.own = server.Inst(), client.Inst(), gateway, own
 	return nil
 }
 
@@ -142,6 +147,7 @@ type Service struct {
 	name      string
 	whole     bool
 	routed    bool // a known service: its routes have templates
+	own       []metric.RecordOption
 
 	unmounted *route // for requests without a pattern
 	routes    table[string, *route]
@@ -160,7 +166,11 @@ func (t *Telemetry) Service(c ServiceConfig) *Service {
 func (t *Telemetry) Unrouted() *Service { return t.unrouted }
 
 func newService(t *Telemetry, c ServiceConfig) *Service {
-	return &Service{telemetry: t, name: text(c.Name, maxText), whole: c.Whole, unmounted: &route{}}
+	s := &Service{telemetry: t, name: text(c.Name, maxText), whole: c.Whole, unmounted: &route{}}
+	if s.name != "" {
+		s.own = []metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(serviceKey.String(s.name)))}
+	}
+	return s
 }
 
 // EndpointConfig describes one of the servers of a service to its telemetry, as

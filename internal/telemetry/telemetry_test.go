@@ -145,6 +145,27 @@ func TestDurationsHaveTheConventionsForm(t *testing.T) {
 	assert.InDelta(t, .03, r.points("http.server.request.duration")[0].Sum, 1e-9)
 }
 
+func TestOwnPartIsMeasuredByService(t *testing.T) {
+	r := newRig(t)
+	for _, own := range []time.Duration{20 * time.Microsecond, 3 * time.Millisecond} {
+		serve(r.users(), httptest.NewRequest(http.MethodGet, "/users/1", nil), ServerResult{Status: 200, Duration: time.Second, Own: own})
+	}
+	serve(r.Unrouted(), httptest.NewRequest(http.MethodGet, "/x", nil), ServerResult{Status: 404, Own: time.Microsecond})
+	const name = "gateway.request.own.duration"
+	assert.Equal(t, "s", r.metrics()[name].Unit)
+	counts := map[string]uint64{}
+	for _, p := range r.points(name) {
+		service, _ := p.Attributes.Value("gateway.service")
+		counts[service.AsString()] = p.Count
+		assert.LessOrEqual(t, p.Attributes.Len(), 1)
+		if p.Count == 2 {
+			assert.InDelta(t, .00302, p.Sum, 1e-9)
+			assert.EqualValues(t, 1, p.BucketCounts[1], "up to 25 µs")
+		}
+	}
+	assert.Equal(t, map[string]uint64{"users": 2, "": 1}, counts)
+}
+
 func TestCacheIsObservedUntilStopped(t *testing.T) {
 	r := newRig(t)
 	first, err := r.ObserveCache(func() CacheState {
