@@ -762,6 +762,19 @@ const (
 	LastTenMinutes               // the same
 )
 
+// windowOf returns the window that a query names.
+func windowOf(name string) (w Window, ok bool) {
+	switch name {
+	case "":
+		return SinceReset, true
+	case "1m":
+		return LastMinute, true
+	case "10m":
+		return LastTenMinutes, true
+	}
+	return 0, false
+}
+
 // UpstreamStats is what one service has done, and what it is in. Counts are
 // read one by one: under traffic they may be a request apart.
 type UpstreamStats struct {
@@ -1092,10 +1105,11 @@ func (g *Gateway) ResetStats() {
 }
 
 // MetricsHandler answers GET by Accept: with the Prometheus text format 0.0.4,
-// which is also for whoever takes anything, or with [Gateway.Stats] as JSON; an
-// Accept that excludes both gets 406. Both are of the same counters. Names,
-// labels and buckets in the text are those that OpenTelemetry's exporter for
-// Prometheus gives to this package's metrics.
+// which is also for whoever takes anything, or with [Gateway.Stats] as JSON, for
+// the last minutes with ?window=1m or ?window=10m; an Accept that excludes both
+// gets 406. Both are of the same counters, but in the text ResetStats changes
+// nothing. Names, labels and buckets in the text are those that OpenTelemetry's
+// exporter for Prometheus gives to this package's metrics.
 func (g *Gateway) MetricsHandler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !readOnly(w, r) {
@@ -1111,7 +1125,12 @@ func (g *Gateway) MetricsHandler() http.Handler {
 				_, _ = w.Write(g.metrics().Append(nil))
 			}
 		case "application/json":
-			writeJSON(w, r, http.StatusOK, "application/json", g.Stats())
+			window, ok := windowOf(r.URL.Query().Get("window"))
+			if !ok {
+				http.Error(w, "a window is 1m or 10m", http.StatusBadRequest)
+				return
+			}
+			writeJSON(w, r, http.StatusOK, "application/json", g.StatsOver(window))
 		default:
 			http.Error(w, "only text/plain and application/json are available", http.StatusNotAcceptable)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"net"
 	"net/http"
@@ -11,12 +12,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	"github.com/embedgw/gateway"
 	"github.com/embedgw/gateway/internal/testnet"
@@ -34,14 +37,14 @@ func newProfiled(t *testing.T, script func(*testnet.Conn), opts func(*slowRig) [
 	})
 }
 
-// spent returns how long requests for a were at each stage where they were for
-// more than a blink, and what is wrong with the others.
+// spent returns how long requests for a were at each stage, in hundredths of a
+// second, where it is any.
 func (s *slowRig) spent() map[gateway.Stage]time.Duration {
 	s.Helper()
 	out := map[gateway.Stage]time.Duration{}
 	for _, stage := range s.gw.Upstream("a").Stats().Stages {
-		if stage.Total > blink {
-			out[stage.Stage] = stage.Total.Truncate(10 * time.Millisecond)
+		if d := stage.Total.Truncate(10 * blink); d > 0 {
+			out[stage.Stage] = d
 		}
 	}
 	return out
@@ -53,6 +56,22 @@ func stageOf(s *gateway.UpstreamStats, stage gateway.Stage) (row gateway.StageSt
 		row = s.Stages[i]
 	}
 	return row
+}
+
+// firstSluggish answers the first request after a while, and others after another.
+func firstSluggish(first, others time.Duration) func(*testnet.Conn) {
+	var seen atomic.Int32
+	return func(c *testnet.Conn) {
+		for c.ReadRequest() != nil {
+			wait := others
+			if seen.Add(1) == 1 {
+				wait = first
+			}
+			if !c.Pause(wait) || !c.Send(testnet.Answer(200, "", "ok")) {
+				return
+			}
+		}
+	}
 }
 
 func TestTimeShowsInItsStage(t *testing.T) {
@@ -120,12 +139,11 @@ func TestTimeShowsInItsStage(t *testing.T) {
 			c.ReadRequest()
 			_ = c.Send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\ndata: 1\n\n") && c.Pause(20*second)
 		}, want: spent{"stream": 20 * second, "total": 20 * second}},
-		{name: "hedges, up to the header of the faster", script: func(c *testnet.Conn) {
-			for n := c.ReadRequest(); n != nil; n = c.ReadRequest() {
-				_ = c.Pause(3*second) && c.Send(testnet.Answer(200, "", "ok"))
-			}
-		}, opts: func(*slowRig) []gateway.ServiceOption {
+		{name: "hedges, up to the header of the faster", script: firstSluggish(9*second, second), opts: func(*slowRig) []gateway.ServiceOption {
 			return []gateway.ServiceOption{gateway.WithHedge(second)}
+		}, want: spent{"header": 2 * second, "total": 2 * second}},
+		{name: "one attempt after the other", script: firstSluggish(9*second, second), opts: func(*slowRig) []gateway.ServiceOption {
+			return []gateway.ServiceOption{gateway.WithAttemptTimeout(2 * second), gateway.WithRetryBackoff(second/1000, second/1000)}
 		}, want: spent{"header": 3 * second, "total": 3 * second}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -193,6 +211,37 @@ func TestStagesThatRequestsAreAt(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A client that is slow to read what is stored is no part of the gateway's own.
+func TestSlowReaderOfAHitIsInTheBody(t *testing.T) {
+	for length, want := range map[int][2]gateway.Stage{2048: {gateway.StageCache, gateway.StageOwn}, 2049: {gateway.StageBody, gateway.StageTotal}} {
+		t.Run(fmt.Sprint(length), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newProfiled(t, testnet.Reply(200, "Cache-Control: max-age=60", strings.Repeat("x", length)), func(s *slowRig) []gateway.ServiceOption {
+					return []gateway.ServiceOption{gateway.WithCache(newSlowCache(s.T))}
+				})
+				s.get("/a/x")
+				s.gw.ResetStats()
+				w := slowWriter{httptest.NewRecorder(), time.Second}
+				s.gw.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/a/x", http.NoBody))
+				require.Contains(t, w.Header().Get("Cache-Status"), "hit")
+				require.Equal(t, length, w.Body.Len())
+				assert.Equal(t, map[gateway.Stage]time.Duration{want[0]: time.Second, want[1]: time.Second, gateway.StageTotal: time.Second}, s.spent())
+			})
+		})
+	}
+}
+
+// slowWriter takes its time for each write.
+type slowWriter struct {
+	*httptest.ResponseRecorder
+	wait time.Duration
+}
+
+func (w slowWriter) Write(p []byte) (int, error) {
+	time.Sleep(w.wait)
+	return w.ResponseRecorder.Write(p)
 }
 
 // However a request ends it is measured once.
@@ -316,8 +365,50 @@ func TestStatsAsJSON(t *testing.T) {
 		assert.Equal(t, "header", told.Stages[2]["stage"])
 		assert.Equal(t, []string{"count", "max_ns", "mean_ns", "min_ns", "p50_ns", "p95_ns", "p99_ns", "stage", "total_ns"}, slices.Sorted(maps.Keys(told.Stages[2])))
 		assert.InDelta(t, 1e9, told.Stages[2]["total_ns"], float64(blink))
+		time.Sleep(2 * time.Minute)
+		for query, want := range map[string]int{"": 1, "?window=10m": 1, "?window=1m": 0, "?window=1h": -1} {
+			w := handle(t, s.gw.MetricsHandler(), testnet.Get("/metrics"+query, "Accept: application/json"), nil)
+			var stats struct{ Requests int }
+			if want < 0 {
+				assert.Equal(t, 400, w.status)
+				continue
+			}
+			require.NoError(t, json.Unmarshal([]byte(w.body.String()), &stats))
+			assert.Equal(t, want, stats.Requests, query)
+		}
 		var back gateway.Stats
 		require.NoError(t, json.Unmarshal([]byte(w.body.String()), &back))
 		assert.Equal(t, s.gw.Stats().Stages, back.Stages)
+	})
+}
+
+// The metric of the own part says what the profile says.
+func TestOwnPartIsExported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newObserved(t)
+		gw := o.gateway(gateway.WithService("a", "http://a.test",
+			gateway.WithRewrite(func(*http.Request) { time.Sleep(time.Second) }),
+			gateway.WithTransport(roundTripper(func(r *http.Request) (*http.Response, error) {
+				time.Sleep(3 * time.Second)
+				return &http.Response{StatusCode: 200, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
+			}))))
+		for _, target := range []string{"/a/x", "/a/y", "/b/x"} {
+			handle(t, gw, testnet.Get(target), nil)
+		}
+		var data metricdata.ResourceMetrics
+		require.NoError(t, o.meter.Collect(context.Background(), &data))
+		sums := map[string]float64{}
+		for _, m := range data.ScopeMetrics[0].Metrics {
+			if m.Name == "gateway.request.own.duration" {
+				for _, p := range m.Data.(metricdata.Histogram[float64]).DataPoints {
+					service, _ := p.Attributes.Value("gateway.service")
+					sums[service.AsString()] = p.Sum
+				}
+			}
+		}
+		assert.Equal(t, map[string]float64{"a": 2, "": 0}, sums)
+		stats := gw.Stats()
+		assert.Equal(t, 2*time.Second, stageOf(&stats.UpstreamStats, gateway.StageOwn).Total)
+		assert.Equal(t, 8*time.Second, stats.Latency.Total)
 	})
 }
