@@ -147,7 +147,7 @@ func (c *Cache) adopt(name string, by *caching) store.Scope {
 // on its way.
 func (c *Cache) Clear() {
 	c.store.Clear()
-	c.calls.DetachFunc(nil)
+	c.calls.DetachAll()
 }
 
 // Shutdown stops looking up and storing, drops refreshes that have not begun,
@@ -233,7 +233,7 @@ func (c *Cache) remove(match func(key string, r *resource) bool, soft bool) (n i
 	} else {
 		n = c.store.Purge(match)
 	}
-	c.calls.DetachFunc(nil) // of which nobody knows yet what they will be
+	c.calls.DetachAll() // of which nobody knows yet what they will be
 	return n
 }
 

@@ -129,17 +129,12 @@ func (g *Group[T]) Detach(key []byte) {
 	}
 }
 
-// DetachFunc is Detach for each key that match picks, and for all if it is nil.
-// It runs under a lock: it is quick, does not call the group, and keeps no key.
-func (g *Group[T]) DetachFunc(match func(key []byte) bool) {
+// DetachAll is Detach for every key.
+func (g *Group[T]) DetachAll() {
 	for i := range g.shards {
 		sh := &g.shards[i]
 		sh.mu.Lock()
-		for hash, c := range sh.calls {
-			if match == nil || match(c.key) {
-				delete(sh.calls, hash)
-			}
-		}
+		clear(sh.calls)
 		sh.mu.Unlock()
 	}
 }

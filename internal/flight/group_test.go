@@ -416,8 +416,7 @@ func TestDetach(t *testing.T) {
 		others int // calls that remain
 	}{
 		{"key", func(g *Group[string]) { g.Detach(theKey) }, 1},
-		{"matching", func(g *Group[string]) { g.DetachFunc(func(k []byte) bool { return string(k) == "key" }) }, 1},
-		{"all", func(g *Group[string]) { g.DetachFunc(nil) }, 0},
+		{"all", (*Group[string]).DetachAll, 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

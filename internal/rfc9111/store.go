@@ -229,20 +229,15 @@ func useful(x *Exchange, cc *ResponseControl, c *Config) Verdict {
 	return VerdictStale
 }
 
-// validated reports whether the response has what it can be validated by: an entity tag, weak or strong, or a date (RFC 9111 §4.3.1).
+// validated reports whether the response has what it can be validated by (RFC 9111 §4.3.1).
 func validated(x *Exchange) bool {
-	lines := x.Response["Etag"]
-	return len(lines) == 1 && quotedTag(strings.TrimPrefix(textproto.TrimString(lines[0]), "W/")) || dated(x)
+	v := ParseValidators(x.Response, x.ResponseTime)
+	return v.Any()
 }
 
 func dated(x *Exchange) bool {
 	_, ok := ParseDate(x.Response.Get("Last-Modified"), x.ResponseTime)
 	return ok
-}
-
-// quotedTag reports whether s is an opaque-tag (RFC 9110 §8.8.3).
-func quotedTag(s string) bool {
-	return len(s) >= 2 && s[0] == '"' && strings.IndexByte(s[1:], '"') == len(s)-2
 }
 
 // selectable judges whether a later request can be told to select this response or not (RFC 9111 §4.1). It cannot where the upstream chose by

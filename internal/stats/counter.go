@@ -12,9 +12,6 @@ type Counter struct {
 	_ [cacheLine - 8]byte
 }
 
-// Inc counts one event.
-func (c *Counter) Inc() { c.n.Add(1) }
-
 // Add counts n events.
 func (c *Counter) Add(n uint64) { c.n.Add(n) }
 

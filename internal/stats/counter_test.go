@@ -15,7 +15,7 @@ func TestCounterCountsConcurrently(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for range 1000 {
-				c.Inc()
+				c.Add(1)
 				c.Add(2)
 			}
 		})
@@ -34,7 +34,7 @@ func BenchmarkCounterInc(b *testing.B) {
 	b.RunParallel(func(pb *testing.PB) {
 		var c Counter
 		for pb.Next() {
-			c.Inc()
+			c.Add(1)
 		}
 	})
 }

@@ -148,7 +148,7 @@ func TestResetAmongRecords(t *testing.T) {
 	h := NewHistory(0, 1, &calls)
 	record := func(at, took time.Duration) {
 		h.Advance(at)
-		calls.Inc()
+		calls.Add(1)
 		h.Record(0, took)
 	}
 	record(0, early)
