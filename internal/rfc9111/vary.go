@@ -69,7 +69,7 @@ func encoded(response http.Header) bool {
 // AppendVariant appends the secondary cache key (RFC 9111 §4.1) of request under the names of ParseVary and returns the extended slice. Keys are
 // equal when the names are and each field says the same: its lines are joined, white space goes where it has no meaning, and in Accept,
 // Accept-Charset, Accept-Encoding and Accept-Language also the case, the way a weight is written and the order of members with different
-// weights. Whatever else differs makes another key. An absent field equals only an absent one.
+// weights; in Accept-Charset and Accept-Encoding, whose specification gives the order no meaning, of all. Whatever else differs makes another key. An absent field equals only an absent one.
 func AppendVariant(dst []byte, names []string, request http.Header) []byte {
 	for _, name := range names {
 		dst = appendField(appendString(dst, name), name, request[name])
@@ -123,10 +123,12 @@ func appendField(dst []byte, name string, lines []string) []byte {
 func appendValue(dst []byte, name string, lines []string) []byte {
 	at, ok := len(dst), false
 	switch name {
-	case "Accept-Encoding", "Accept-Language", "Accept-Charset": // RFC 9110 §12.5.2, §12.5.3, §12.5.4
-		dst, ok = appendRanked(dst, lines, false)
+	case "Accept-Encoding", "Accept-Charset": // RFC 9110 §12.5.2, §12.5.3
+		dst, ok = appendRanked(dst, lines, false, false)
+	case "Accept-Language": // RFC 9110 §12.5.4: some take the order for a priority
+		dst, ok = appendRanked(dst, lines, false, true)
 	case "Accept": // RFC 9110 §12.5.1
-		dst, ok = appendRanked(dst, lines, true)
+		dst, ok = appendRanked(dst, lines, true, true)
 	case "Access-Control-Request-Headers", "Cache-Control", "Pragma", "Prefer", "Priority", "Sec-Ch-Ua", "Sec-Ch-Ua-Full-Version-List":
 		dst, ok = appendListed(dst, lines)
 	}
@@ -178,9 +180,9 @@ type ranked struct {
 	weight               int // in thousandths
 }
 
-// appendRanked appends the members of a field with weights, each followed by a comma, those with the greater weight first; equal ones keep their
-// order, by which a server may choose. It ends at the first member that breaks the grammar.
-func appendRanked(dst []byte, lines []string, media bool) (_ []byte, ok bool) {
+// appendRanked appends the members of a field with weights, each followed by a comma, those with the greater weight first. Of equal ones it keeps the
+// order where that may mean something; else they are sorted. It ends at the first member that breaks the grammar.
+func appendRanked(dst []byte, lines []string, media, order bool) (_ []byte, ok bool) {
 	var members [maxRanked]ranked
 	n, at, ordered := 0, len(dst), true
 	for _, line := range lines {
@@ -199,12 +201,12 @@ func appendRanked(dst []byte, lines []string, media bool) (_ []byte, ok bool) {
 			}
 			dst = append(appendWeight(dst, m.weight), ',')
 			m.end = len(dst)
-			ordered = ordered && (n == 0 || m.weight <= members[n-1].weight)
+			ordered = ordered && (n == 0 || compareRanked(dst, members[n-1], *m, order) <= 0)
 			n++
 		}
 	}
 	if !ordered {
-		dst = reorder(dst, at, members[:n])
+		dst = reorder(dst, at, members[:n], order)
 	}
 	return dst, true
 }
@@ -286,8 +288,16 @@ func appendWeight(dst []byte, thousandths int) []byte {
 	return dst
 }
 
+// compareRanked tells which of two members of dst comes first.
+func compareRanked(dst []byte, a, b ranked, order bool) int {
+	if a.weight != b.weight || order {
+		return b.weight - a.weight
+	}
+	return bytes.Compare(dst[a.start:a.weightAt], dst[b.start:b.weightAt])
+}
+
 // reorder sorts the members, which begin at dst[at:], by weight. Where one is named twice it leaves them: a server may go by the first or the last.
-func reorder(dst []byte, at int, members []ranked) []byte {
+func reorder(dst []byte, at int, members []ranked, order bool) []byte {
 	for i, m := range members {
 		for _, other := range members[:i] {
 			if bytes.Equal(dst[m.start:m.weightAt], dst[other.start:other.weightAt]) {
@@ -295,7 +305,7 @@ func reorder(dst []byte, at int, members []ranked) []byte {
 			}
 		}
 	}
-	slices.SortStableFunc(members, func(a, b ranked) int { return b.weight - a.weight })
+	slices.SortStableFunc(members, func(a, b ranked) int { return compareRanked(dst, a, b, order) })
 	end := len(dst)
 	for _, m := range members {
 		dst = append(dst, dst[m.start:m.end]...)

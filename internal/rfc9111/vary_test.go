@@ -2,11 +2,11 @@ package rfc9111
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"net/http"
 	"regexp"
 	"slices"
-	"sort"
 	"strconv"
 	"strings"
 	"testing"
@@ -111,8 +111,8 @@ var variantTable = []struct {
 	{"RFC 9110 §12.4.2 0 is not absence", "Accept-Encoding", "gzip, br;q=0", "gzip", false},
 	{"RFC 9110 §12.4.2 other weights", "Accept-Encoding", "gzip;q=0.5", "gzip;q=0.501", false},
 	{"RFC 9110 §12.4.2 the order of different weights", "Accept-Encoding", "*;q=0.1, br, gzip;q=0.5", "br, gzip;q=0.5, *;q=0.1", true},
-	{"the order of like weights, by which servers choose", "Accept-Encoding", "gzip, br", "br, gzip", false},
-	{"the order of like weights among others", "Accept-Encoding", "x;q=0.1, gzip, br", "gzip, x;q=0.1, br", true},
+	{"RFC 9110 §12.5.3 the order of like weights", "Accept-Encoding", "gzip, br", "br, gzip", true},
+	{"RFC 9110 §12.5.3 the order of like weights among others", "Accept-Encoding", "x;q=0.1, gzip, br;q=0.1", "gzip, br;q=0.1, x;q=0.1", true},
 	{"the order of one member's weights", "Accept-Encoding", "gzip;q=0.1, gzip", "gzip, gzip;q=0.1", false},
 	{"a weight that breaks the grammar", "Accept-Encoding", "gzip;q=1.001", "gzip", false},
 	{"a weight of four digits", "Accept-Encoding", "gzip;q=0.5000", "gzip;q=0.5", false},
@@ -124,8 +124,11 @@ var variantTable = []struct {
 
 	{"RFC 9110 §12.5.4 tags in any case", "Accept-Language", "en-GB, en;q=0.7", "EN-gb,en;q=0.70", true},
 	{"RFC 9110 §12.5.4 order", "Accept-Language", "de;q=0.3, en", "en, de;q=0.3", true},
+	{"RFC 9110 §12.5.4 the order of like weights, which some take for a priority", "Accept-Language", "de, en", "en, de", false},
+	{"RFC 9110 §12.5.4 the order of like weights among others", "Accept-Language", "x;q=0.1, de, en", "de, x;q=0.1, en", true},
 	{"RFC 9110 §12.5.4 other tags", "Accept-Language", "en-GB", "en", false},
 	{"RFC 9110 §12.5.2 charsets in any case", "Accept-Charset", "UTF-8", "utf-8;q=1", true},
+	{"RFC 9110 §12.5.2 the order of like weights", "Accept-Charset", "a, utf-8;q=0.1, iso-8859-1;q=0.1", "a, iso-8859-1;q=0.1, utf-8;q=0.1", true},
 
 	{"RFC 9110 §8.3.1 types in any case", "Accept", "Text/HTML", "text/html", true},
 	{"RFC 9110 §5.6.6 names of parameters in any case", "Accept", "text/html;Level=1", "text/html; level=1", true},
@@ -243,7 +246,9 @@ func meaning(field string, lines []string) string {
 		}
 	}
 	if len(names) == len(members) {
-		sort.SliceStable(members, func(i, j int) bool { return members[i].weight > members[j].weight })
+		slices.SortFunc(members, func(a, b member) int {
+			return cmp.Or(cmp.Compare(b.weight, a.weight), strings.Compare(a.name, b.name))
+		})
 	}
 	return fmt.Sprint("ranked ", members)
 }
