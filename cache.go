@@ -1717,13 +1717,15 @@ func (v *visit) completed(f *fetch) *Error {
 	x, a := v.x, f.answer
 	ex := v.received(f)
 	got, ok := rfc9111.ParsePart(a.status, a.head, ex.ResponseTime)
-	if !ok || a.length != got.Len() || !v.stored.part.Combines(&got) || a.length > v.by.maxObject {
+	if !ok || a.length != got.Len() || !v.stored.part.Combines(&got) || a.length > v.by.maxObject || !v.by.store.ReserveFor(x.svc.share, a.length) {
 		f.close(nil)
 		return v.anew()
 	}
 	v.distrust(a)
 	content := make([]byte, a.length)
-	if err := readWhole(a, content); err != nil {
+	err := readWhole(a, content)
+	v.by.store.ReleaseFor(x.svc.share, a.length)
+	if err != nil {
 		fe := x.bodyFault(err)
 		f.close(fe)
 		return v.unanswered(fe)

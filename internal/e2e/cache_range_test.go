@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/embedgw/gateway"
 	"github.com/embedgw/gateway/internal/testnet"
 )
 
@@ -286,5 +287,37 @@ func TestRangeOfAStaleResponseIsValidated(t *testing.T) {
 		)
 		p.tag, p.body = `"v2"`, strings.ToUpper(alphabet)
 		b.walk(step{wait: 61 * time.Second, request: testnet.Get("/a/x", "Range: bytes=0-4"), status: 206, body: "ABCDE", cache: "fwd=stale; fwd-status=200; stored", asked: 3})
+	})
+}
+
+// While what others are being sent takes up the cache's room, a response is not
+// put together from parts: it is asked for whole, and passed on.
+func TestRestThatThereIsNoRoomFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const size = 600 << 10
+		p := &page{tag: `"v1"`, header: minute, body: strings.Repeat("x", size)}
+		cache, err := gateway.NewCache(gateway.WithMaxBytes(1<<20), gateway.WithMaxObjectBytes(700<<10))
+		require.NoError(t, err)
+		b := direct.bubbleOf(t, cache, func(c *testnet.Conn) {
+			for r := c.ReadRequest(); r != nil; r = c.ReadRequest() {
+				raw := p.answer(r)
+				if r.Target == "/other" {
+					raw = testnet.Answer(200, minute, p.body)
+				}
+				most := len(raw) / 10 * 9
+				if !c.Send(raw[:most]) || r.Target == "/other" && !c.Pause(10*time.Second) || !c.Send(raw[most:]) {
+					return
+				}
+			}
+		})
+		b.walk(step{request: testnet.Get("/a/x", "Range: bytes=0-4"), status: 206, body: "xxxxx", cache: "fwd=uri-miss; stored", asked: 1})
+		other := make(chan string)
+		go func() { other <- string(b.get("/a/other").Body) }()
+		time.Sleep(time.Second)
+		got := b.get("/a/x")
+		assert.Equal(t, p.body, string(got.Body))
+		assert.Empty(t, b.asked().Header["Range"])
+		assert.Len(t, <-other, size)
+		b.walk(step{body: p.body, asked: 5, cache: "fwd=partial; fwd-status=206; stored"})
 	})
 }
