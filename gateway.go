@@ -33,6 +33,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/embedgw/gateway/internal/flood"
 	"github.com/embedgw/gateway/internal/forward"
 	"github.com/embedgw/gateway/internal/h1"
 	"github.com/embedgw/gateway/internal/health"
@@ -89,7 +90,7 @@ func (c *config) faults() []error { return slices.Concat(c.shared.list.faults, c
 // that is there. Nothing is changed. The error joins every fault.
 func (c *core) plan(o *config) (*snapshot, error) {
 	old := c.snapshot.Load()
-	next := &snapshot{shared: old.shared, services: make(map[string]*service, len(o.declared))}
+	next := &snapshot{shared: old.shared, services: make(map[string]*service, len(o.declared)), logLimit: o.defaults.policy.logLimit}
 	faults := o.faults()
 	for _, d := range o.declared {
 		sc := serviceConfig{policy: o.defaults.policy.inherit(), list: list{service: d.name}}
@@ -150,6 +151,7 @@ func (g *Gateway) Upstream(name string) *Upstream {
 // 6455 §7.4.1), and a second to answer. Requests are still served. Give it to
 // [http.Server.RegisterOnShutdown].
 func (g *Gateway) Drain() {
+	g.core.drains("")
 	for _, l := range g.lives() {
 		l.Drain()
 	}
@@ -159,10 +161,16 @@ func (g *Gateway) Drain() {
 // and the background tasks have ended. When ctx ends first, it cuts what is
 // left and returns an error that says what that was and wraps ctx.Err().
 // Calling it again is fine.
-func (g *Gateway) Shutdown(ctx context.Context) error { return shutdown(ctx, g.lives()...) }
+func (g *Gateway) Shutdown(ctx context.Context) error { return g.core.shutdown(ctx, "", g.lives()...) }
 
-func shutdown(ctx context.Context, lives ...*work.Life) error {
-	if err := work.Shutdown(ctx, lives...); err != nil {
+// shutdown ends lives, which are those of a service, or, without a name, all
+// there are.
+func (c *core) shutdown(ctx context.Context, service string, lives ...*work.Life) error {
+	start := time.Now()
+	c.drains(service)
+	err := work.Shutdown(ctx, lives...)
+	c.shuts(service, time.Since(start), err)
+	if err != nil {
 		return fmt.Errorf("gateway: %w", err)
 	}
 	return nil
@@ -189,6 +197,9 @@ type core struct {
 
 	roll      work.Roll[*exchange] // those under way whose service reports slow ones
 	unwatched atomic.Bool          // what watches is to be started by the next request
+
+	panics flood.Table // by where
+	told   sync.Map    // changes of state that come but once, by their line and service
 }
 
 // snapshot is what the options said: immutable, swapped as a whole.
@@ -198,6 +209,7 @@ type snapshot struct {
 	slow     *work.Watch // for slow requests; nil: none
 	every    time.Duration
 	memory   *work.Watch // of the process; nil: none
+	logLimit int         // lines of requests for no known service, of a kind and a second
 }
 
 // shared is what options about a whole gateway, upstream or cache said.
@@ -223,12 +235,6 @@ func newCore(c *sharedConfig) (*core, error) {
 
 // log is where a line goes that is about no request.
 func (c *core) log() *slog.Logger { return c.snapshot.Load().log }
-
-// panicked logs a panic of a hook or a task, with its stack.
-func (c *core) panicked(where string, v any, stack []byte) {
-	c.log().LogAttrs(context.Background(), slog.LevelError, "gateway: panic",
-		slog.String("where", where), slog.String("panic", forward.Printable(fmt.Sprint(v), 1024)), slog.String("stack", string(stack)))
-}
 
 // exchange is one inbound request and what becomes of it: filled on the way,
 // read at header time and once in its end.
@@ -261,6 +267,7 @@ type exchange struct {
 	length   int64 // of the content that is being sent; negative: unknown
 	flush    bool  // each piece of it at once
 	attempts int
+	unlogged bool // left out by sampling, should it succeed
 	cache    cacheOutcome
 	visit    visit  // of the cache
 	keyBuf   []byte // for keys of this exchange and those that are it later
@@ -362,7 +369,7 @@ func (x *exchange) judge() *Error {
 		}
 	}
 	if x.snap.access {
-		x.requestID() // for the line that is going to be logged
+		x.sample()
 	}
 	return nil
 }
@@ -823,6 +830,9 @@ func (x *exchange) fail(err *Error) {
 		panic(http.ErrAbortHandler)
 	}
 	x.reached(stageBody)
+	if x.snap.access {
+		x.identify(x.level(false))
+	}
 	h := x.w.Header()
 	x.setRequestID(h)
 	x.setCacheStatus(h, make([]string, 1))
@@ -852,7 +862,7 @@ func (x *exchange) end(entered bool) {
 	v := recover()
 	x.mark.place.Leave() // before anything that is read there ends
 	if v != nil && v != any(http.ErrAbortHandler) {
-		x.core.panicked("request", v, debug.Stack())
+		x.panicked("request", v, debug.Stack())
 		v = x.failPanic()
 	}
 	if x.err != nil && (x.status == 0 || x.err.Status == statusClientClosed) {

@@ -150,6 +150,8 @@ type policy struct {
 	breakerProbes    int
 	onBreaker        BreakerHook
 	slow             slowPolicy
+	logRate          float64       // of the successes
+	logLimit         int           // lines of a kind and a second; zero: no limit
 	hedgeDelay       time.Duration // zero: no hedging
 	ratePerSecond    float64       // zero: no limit
 	rateBurst        int
@@ -205,6 +207,8 @@ func defaultPolicy() policy {
 		connIdleTimeout:     4 * time.Second, // below the keep-alive of common servers (5 s)
 		maxConnAge:          5 * time.Minute,
 		acquireTimeout:      time.Second,
+		logRate:             1,
+		logLimit:            100,
 		caching: caching{
 			rules: rfc9111.Config{
 				KeepStale: true, MaxHeuristic: 24 * time.Hour, Targeted: []string{rfc9111.CDNCacheControl},
@@ -467,9 +471,10 @@ func WithService(name, target string, opts ...ServiceOption) Option {
 	})
 }
 
-// WithLogger has a line logged for each request (Info; Warn for statuses of
-// 500 and more and for aborted responses) and for what goes wrong in the
-// background. Default: only the latter is logged, to [slog.Default].
+// WithLogger has a line logged for each request, and for each change of state.
+// Requests are Info; Warn if they are answered 500 or more, or their response
+// is cut off; Error if that is for a hook or a token source of the app's. Default:
+// only what goes wrong in the background is logged, to [slog.Default].
 func WithLogger(l *slog.Logger) SharedOption {
 	return sharedOption{"WithLogger", func(c *sharedConfig) {
 		if l == nil {
@@ -477,6 +482,32 @@ func WithLogger(l *slog.Logger) SharedOption {
 		}
 		c.logger = l
 	}}
+}
+
+// WithLogSampling has only a share of the requests that succeed logged, chosen by
+// chance. What fails (400 and more, or cut off) is logged, and what takes as long
+// as [WithSlowRequest] says, or 5 s where it does not. Default: 1, all of them.
+// Zero: none. Without [WithLogger] there are no such lines.
+func WithLogSampling(share float64) DefaultOption {
+	return def("WithLogSampling", func(p *policy, l *list) {
+		if !(share >= 0 && share <= 1) {
+			l.fault(fmt.Sprint(share), "not between 0 and 1")
+		}
+		p.logRate = share
+	})
+}
+
+// WithLogLimit bounds how many requests of a service that failed for the same
+// reason are logged each second; without a reason of the gateway's own, those
+// of 4xx are of one kind and those of 5xx of another. The next line of the kind
+// says how many were left out. Default: 100. Zero: no bound.
+func WithLogLimit(perSecond int) DefaultOption {
+	return def("WithLogLimit", func(p *policy, l *list) {
+		if perSecond < 0 {
+			l.fault(fmt.Sprint(perSecond), "negative")
+		}
+		p.logLimit = perSecond
+	})
 }
 
 // An ErrorHandler answers a request that the gateway itself has to refuse or

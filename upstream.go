@@ -81,7 +81,7 @@ func NewUpstream(name, target string, opts ...UpstreamOption) (*Upstream, error)
 	if err := errors.Join(append(c.shared.list.faults, c.service.list.faults...)...); err != nil {
 		return nil, err
 	}
-	next.services[name] = svc
+	next.services[name], next.logLimit = svc, svc.policy.logLimit
 	core.planWatches(next, nil)
 	core.install(next)
 	if err := core.observe(); err != nil {
@@ -100,10 +100,15 @@ func (u *Upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // Drain tells the service's event streams and tunnels to end. Requests are
 // still served.
-func (u *Upstream) Drain() { u.life.Drain() }
+func (u *Upstream) Drain() {
+	u.core.drains(u.name)
+	u.life.Drain()
+}
 
 // Shutdown is [Gateway.Shutdown] for this service alone.
-func (u *Upstream) Shutdown(ctx context.Context) error { return shutdown(ctx, u.life) }
+func (u *Upstream) Shutdown(ctx context.Context) error {
+	return u.core.shutdown(ctx, u.name, u.life)
+}
 
 // service is one service in a snapshot: its policy, what was prepared from it,
 // and the upstream that holds its state.
@@ -121,6 +126,7 @@ type service struct {
 	share   store.Scope  // of its cache
 	waits   retry.Template
 	hash    func(*fetch) uint64 // of what rendezvous goes by; nil: by nothing
+	secrets []string            // which are injected
 	routed  *telemetry.Service  // spans of requests routed by the first segment
 	mounted *telemetry.Service  // spans of requests that came with their whole path
 
@@ -169,17 +175,17 @@ func (c *serviceConfig) build(core *core, next *snapshot, option string, d decla
 	}
 	p := c.policy
 	svc := &service{
-		policy:  &p,
-		up:      newUpstream(core, d.name),
-		target:  knownAs(target),
-		base:    basePath(target),
-		host:    knownAs(target).Host,
-		scope:   d.name + " " + target.Scheme + "://" + target.Host + target.EscapedPath() + " " + p.identity(),
-		locator: forward.NewLocator(knownAs(target)),
-		methods: make(map[string]struct{}, len(p.methods)),
-		waits:   retry.NewTemplate(p.backoffInitial, p.backoffMax),
-		hash:    p.balancing.hash(),
-
+		policy:   &p,
+		up:       newUpstream(core, d.name),
+		target:   knownAs(target),
+		base:     basePath(target),
+		host:     knownAs(target).Host,
+		scope:    d.name + " " + target.Scheme + "://" + target.Host + target.EscapedPath() + " " + p.identity(),
+		locator:  forward.NewLocator(knownAs(target)),
+		methods:  make(map[string]struct{}, len(p.methods)),
+		waits:    retry.NewTemplate(p.backoffInitial, p.backoffMax),
+		hash:     p.balancing.hash(),
+		secrets:  credentials(nil, slices.Concat(slices.Collect(maps.Values(p.header))...)),
 		replicas: replicas,
 	}
 	for _, m := range p.methods {
@@ -263,8 +269,8 @@ func (s *service) breakerConfig() balance.BreakerConfig {
 func (u *Upstream) breakerChanged(hook BreakerHook) func(from, to balance.State) {
 	return func(from, to balance.State) {
 		u.transitions[to].Add(1)
-		u.core.log().LogAttrs(context.Background(), slog.LevelWarn, "gateway: breaker",
-			slog.String("gateway.service", u.name), slog.String("from", from.String()), slog.String("to", to.String()))
+		u.core.log().LogAttrs(context.Background(), slog.LevelWarn, "gateway: breaker", slog.String("gateway.service", u.name),
+			slog.String("gateway.breaker.from", from.String()), slog.String("gateway.breaker.state", to.String()))
 		if hook == nil {
 			return
 		}
@@ -281,13 +287,13 @@ func (u *Upstream) breakerChanged(hook BreakerHook) func(from, to balance.State)
 func (u *Upstream) replicaChanged(e *endpoint, c balance.Change) {
 	if c.Cause == balance.Recovery {
 		u.core.log().LogAttrs(context.Background(), slog.LevelWarn, "gateway: return",
-			slog.String("gateway.service", u.name), slog.String("server.address", e.address), slog.Duration("duration", c.For))
+			slog.String("gateway.service", u.name), e.serverAddress(), e.serverPort(), slog.Float64("gateway.duration", c.For.Seconds()))
 		return
 	}
 	u.ejections.Add(1)
 	u.core.log().LogAttrs(context.Background(), slog.LevelWarn, "gateway: ejection",
-		slog.String("gateway.service", u.name), slog.String("server.address", e.address),
-		slog.String("reason", c.Cause.String()), slog.Duration("duration", c.For))
+		slog.String("gateway.service", u.name), e.serverAddress(), e.serverPort(),
+		slog.String("gateway.ejection.cause", c.Cause.String()), slog.Float64("gateway.duration", c.For.Seconds()))
 }
 
 // ejectVolume is how many attempts a success rate is judged by.
@@ -357,36 +363,41 @@ func (u *Upstream) SetReplicas(replicas ...Replica) error {
 	if len(l.faults) > 0 {
 		return errors.Join(l.faults...)
 	}
-	u.setReplicas(valid)
+	added, removed := u.setReplicas(valid)
+	if snap := u.core.snapshot.Load(); snap.access && added+removed > 0 {
+		snap.log.LogAttrs(context.Background(), slog.LevelInfo, "gateway: replicas", slog.String("gateway.service", u.name),
+			slog.Int("gateway.replicas.added", added), slog.Int("gateway.replicas.removed", removed))
+	}
 	return nil
 }
 
-func (u *Upstream) setReplicas(replicas []replica) {
+func (u *Upstream) setReplicas(replicas []replica) (added, removed int) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.replicas = replicas
-	u.replace()
+	return u.replace()
 }
 
 // setAddresses notes where a name leads.
-func (u *Upstream) setAddresses(name string, found []string) {
+func (u *Upstream) setAddresses(name string, found []string) (added, removed int) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.addresses == nil {
 		u.addresses = make(map[string][]string)
 	}
 	u.addresses[name] = found
-	u.replace()
+	return u.replace()
 }
 
-// replace makes the replicas, at their addresses, the endpoints. Those that go
-// finish what they do. mu is held.
-func (u *Upstream) replace() {
+// replace makes the replicas, at their addresses, the endpoints, and returns how
+// many have come and gone. Those that go finish what they do. mu is held.
+func (u *Upstream) replace() (came, went int) {
 	svc := u.current.Load()
-	_, removed := svc.set.Replace(svc.specs(u.replicas, u.addresses), time.Now())
+	added, removed := svc.set.Replace(svc.specs(u.replicas, u.addresses), time.Now())
 	for _, e := range removed {
 		e.Value.close()
 	}
+	return len(added), len(removed)
 }
 
 // beside starts what runs beside the requests, until Shutdown.
@@ -402,12 +413,16 @@ func (s *service) beside() {
 // resolve keeps the endpoints at the addresses of the replicas' names. A name
 // that cannot be resolved keeps the addresses that it had.
 func (u *Upstream) resolve(ctx context.Context, every time.Duration) {
+	unknown := make(map[string]bool) // names that could not be resolved the last time
 	for {
 		u.mu.Lock()
 		replicas := u.replicas
 		u.mu.Unlock()
+		maps.DeleteFunc(unknown, func(name string, _ bool) bool {
+			return !slices.ContainsFunc(replicas, func(r replica) bool { return r.url.Hostname() == name })
+		})
 		for _, r := range replicas {
-			u.resolveOne(ctx, r.url.Hostname())
+			u.resolveOne(ctx, r.url.Hostname(), unknown)
 		}
 		if !wait(ctx, every) {
 			return
@@ -415,16 +430,26 @@ func (u *Upstream) resolve(ctx context.Context, every time.Duration) {
 	}
 }
 
-func (u *Upstream) resolveOne(ctx context.Context, name string) {
+// resolveOne resolves a name, and tells what has changed by that.
+func (u *Upstream) resolveOne(ctx context.Context, name string, unknown map[string]bool) {
 	if _, err := netip.ParseAddr(name); err == nil || name == "" {
 		return
 	}
-	found, err := lookup(ctx, u.current.Load().policy, name)
-	if err == nil {
-		u.setAddresses(name, found)
-	} else if ctx.Err() == nil {
-		u.core.log().LogAttrs(ctx, slog.LevelWarn, "gateway: name resolution",
-			slog.String("gateway.service", u.name), slog.String("error.message", forward.Printable(err.Error(), 512)))
+	svc, snap := u.current.Load(), u.core.snapshot.Load()
+	found, err := lookup(ctx, svc.policy, name)
+	switch {
+	case err == nil:
+		added, removed := u.setAddresses(name, found)
+		if snap.access && (added+removed > 0 || unknown[name]) {
+			snap.log.LogAttrs(ctx, slog.LevelInfo, "gateway: addresses",
+				slog.String("gateway.service", u.name), slog.String("dns.question.name", name),
+				slog.Int("gateway.replicas.added", added), slog.Int("gateway.replicas.removed", removed))
+		}
+		delete(unknown, name)
+	case ctx.Err() == nil && !unknown[name]:
+		unknown[name] = true
+		snap.log.LogAttrs(ctx, slog.LevelWarn, "gateway: name resolution",
+			slog.String("gateway.service", u.name), slog.String("dns.question.name", name), slog.String("error.message", errorText(err, svc.secrets)))
 	}
 }
 
@@ -502,9 +527,13 @@ func (u *Upstream) checkOne(queue *work.Queue, svc *service, e *replicaState) {
 				return nil
 			}
 			ok := err == nil && 200 <= status && status < 500
-			if e.Checked(ok, time.Now()) {
+			changed, back := e.Checked(ok, time.Now())
+			if changed {
 				u.core.log().LogAttrs(ctx, slog.LevelWarn, "gateway: replica",
-					slog.String("gateway.service", u.name), slog.String("server.address", e.Value.address), slog.Bool("healthy", ok))
+					slog.String("gateway.service", u.name), e.Value.serverAddress(), e.Value.serverPort(), slog.Bool("gateway.endpoint.healthy", ok))
+			}
+			if back.Cause != balance.Unchanged {
+				u.replicaChanged(e.Value, back)
 			}
 			return nil
 		},
@@ -538,6 +567,26 @@ type endpoint struct {
 
 	checking atomic.Bool
 	probe    health.Probe
+}
+
+// serverAddress is where the endpoint is, for log lines, as spans have it: a host,
+// or a socket's path.
+func (e *endpoint) serverAddress() slog.Attr {
+	host, _, err := net.SplitHostPort(e.address)
+	if err != nil {
+		host = e.address
+	}
+	return slog.String("server.address", host)
+}
+
+// serverPort is its port; of a socket nothing.
+func (e *endpoint) serverPort() slog.Attr {
+	_, text, _ := net.SplitHostPort(e.address)
+	port, err := strconv.Atoi(text)
+	if err != nil {
+		return slog.Attr{}
+	}
+	return slog.Int("server.port", port)
 }
 
 // close ends the connections, those in use once they are free.
@@ -1011,7 +1060,7 @@ func (x *exchange) hook(name string, f func() error) (err error) {
 		case http.ErrAbortHandler:
 			panic(v)
 		default:
-			x.core.panicked(name, v, debug.Stack())
+			x.panicked(name, v, debug.Stack())
 			err = fmt.Errorf("%s: %w", name, errHookPanic)
 		}
 	}()

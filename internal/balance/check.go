@@ -7,15 +7,18 @@ import (
 
 // Checked counts the result of an active check. It reports whether it has made the endpoint healthy or unhealthy:
 // that takes Rise or Fall such results in a row, so that one which flaps stays what it is. An endpoint starts out
-// healthy. One that has become healthy is free of any ejection, too; a check that changes nothing leaves an ejection
-// alone, for it is attempts that failed.
-func (e *Endpoint[T]) Checked(ok bool, now time.Time) (changed bool) {
+// healthy. One that has become healthy is free of any ejection, too, which back then tells; a check that changes nothing
+// leaves an ejection alone, for it is attempts that failed.
+func (e *Endpoint[T]) Checked(ok bool, now time.Time) (changed bool, back Change) {
 	at := e.set.instant(now)
 	e.mu.Lock()
 	changed = e.contradict(ok)
 	if changed {
 		e.down.Store(!ok)
 		if ok {
+			if e.until.Load() != 0 {
+				back = Change{Recovery, time.Duration(at - e.conduct.outSince)}
+			}
 			e.restore(at)
 		}
 	}
@@ -23,7 +26,7 @@ func (e *Endpoint[T]) Checked(ok bool, now time.Time) (changed bool) {
 	if changed {
 		e.set.settle()
 	}
-	return changed
+	return changed, back
 }
 
 // contradict reports whether the result is one too many against the state. e.mu is held.

@@ -34,7 +34,7 @@ func TestRiseAndFall(t *testing.T) {
 		var got []byte
 		for _, c := range tt.checks {
 			change := byte(' ')
-			if e.Checked(c == '+', now) {
+			if changed, _ := e.Checked(c == '+', now); changed {
 				change = 'v'
 				if e.Health() == Healthy {
 					change = '^'
@@ -57,7 +57,7 @@ func TestFlappingIsNotFollowed(t *testing.T) {
 	since := rise
 	for range 100_000 {
 		since++
-		if e.Checked(random.IntN(2) == 0, now) {
+		if changed, _ := e.Checked(random.IntN(2) == 0, now); changed {
 			if e.Health() == Healthy {
 				require.GreaterOrEqual(t, since, rise)
 			} else {
@@ -74,19 +74,29 @@ func TestChecksAndEjection(t *testing.T) {
 	s := newTestSet(Config{Ejection: consecutive}, now, "a", "b")
 	e := s.All()[0]
 	attempts(e, 5, Failure, 1, now)
-	require.False(t, e.Checked(true, now))
+	changed, back := e.Checked(true, now)
+	require.False(t, changed)
+	require.Zero(t, back)
 	require.Equal(t, Ejected, e.Health(), "checks pass, attempts fail: it stays ejected")
 
-	require.True(t, e.Checked(false, now))
+	changed, back = e.Checked(false, now)
+	require.True(t, changed)
+	require.Zero(t, back)
 	require.Equal(t, Unhealthy, e.Health())
 	now = now.Add(base)
 	require.Equal(t, 1, s.Fit(now), "its time is over, but it is unhealthy")
 	require.Same(t, s.All()[1], s.Pick(0, nil, now))
 
-	now = now.Add(-base)
-	require.True(t, e.Checked(true, now))
+	now = now.Add(-base / 2)
+	changed, back = e.Checked(true, now)
+	require.True(t, changed)
+	require.Equal(t, Change{Recovery, base / 2}, back)
 	require.Equal(t, Healthy, e.Health(), "who rises is free")
 	require.Equal(t, 2, s.Fit(now))
+
+	e.Checked(false, now)
+	_, back = e.Checked(true, now)
+	require.Zero(t, back, "it was not ejected")
 }
 
 func TestChecksNext(t *testing.T) {

@@ -197,7 +197,7 @@ func logInjectionCases() []attackCase {
 		r.printableLog(1)
 		panics := r.logs.Find(t, "gateway: panic")
 		require.Len(t, panics, 1)
-		text, _ := panics[0]["panic"].(string)
+		text, _ := panics[0]["exception.message"].(string)
 		assert.True(t, printable(text))
 		assert.Contains(t, text, "first?second?[2J?xxx")
 		assert.LessOrEqual(t, len(text), 1024)

@@ -274,7 +274,7 @@ func flappingCases() []attackCase {
 				var at []time.Time
 				ill := true
 				for _, line := range b.logs.Find(t, "gateway: replica") {
-					assert.Equal(t, !ill, line["healthy"], "each change once")
+					assert.Equal(t, !ill, line["gateway.endpoint.healthy"], "each change once")
 					ill = !ill
 					when, err := time.Parse(time.RFC3339Nano, line["time"].(string))
 					require.NoError(t, err)

@@ -62,6 +62,8 @@ var optionScopes = []struct{ homes, options string }{
 		WithHealthPolicy(gateway.HealthFail)
 		WithHealthTimeout(1)
 		WithHedge(1)
+		WithLogLimit(1)
+		WithLogSampling(1)
 		WithMaxBodyBytes(1)
 		WithMaxConcurrency(1, 1, 1)
 		WithMaxConnAge(1)

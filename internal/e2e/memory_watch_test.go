@@ -66,7 +66,7 @@ func TestALeakIsReportedWithItsLine(t *testing.T) {
 
 	lines := logs.Find(t, "gateway: memory growth")
 	require.NotEmpty(t, lines)
-	assert.Contains(t, lines[0]["sites"].([]any)[0], "memory_watch_test.go:22")
+	assert.Contains(t, lines[0]["gateway.memory.sites"].([]any)[0], "memory_watch_test.go:22")
 	testnet.Settle(t, "the hook's panic is logged", func() bool { return len(logs.Find(t, "gateway: panic")) > 0 })
-	assert.Equal(t, "WithMemoryWatch", logs.Find(t, "gateway: panic")[0]["where"])
+	assert.Equal(t, "WithMemoryWatch", logs.Find(t, "gateway: panic")[0]["gateway.where"])
 }

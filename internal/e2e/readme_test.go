@@ -261,9 +261,7 @@ func logLines(t *testing.T) map[string][]string {
 			assert.NotEmpty(t, message, "%s logs a line without a name", f.name)
 			fields := lines[message]
 			for _, arg := range call.Args[3:] {
-				if attr, ok := arg.(*ast.CallExpr); ok {
-					fields = append(fields, literal(attr.Args[0]))
-				}
+				fields = append(fields, attrNames(arg)...)
 			}
 			lines[message] = fields
 			return true
@@ -272,9 +270,34 @@ func logLines(t *testing.T) map[string][]string {
 	return lines
 }
 
+// attrNames are the names of an attribute that a line is given.
+func attrNames(arg ast.Expr) []string {
+	switch arg := arg.(type) {
+	case *ast.CallExpr:
+		if len(arg.Args) > 0 {
+			return []string{literal(arg.Args[0])}
+		}
+		switch arg.Fun.(*ast.SelectorExpr).Sel.Name {
+		case "serverAddress":
+			return []string{"server.address"}
+		case "serverPort":
+			return []string{"server.port"}
+		}
+	case *ast.Ident:
+		switch arg.Name {
+		case "address":
+			return []string{"server.address"}
+		case "port":
+			return []string{"server.port"}
+		}
+	}
+	return nil
+}
+
 func TestReadmeNamesEveryLogLine(t *testing.T) {
 	lines := logLines(t)
-	for _, must := range []string{"gateway: request", "gateway: panic", "gateway: breaker", "gateway: ejection", "gateway: return", "gateway: replica", "gateway: name resolution"} {
+	for _, must := range []string{"gateway: request", "gateway: panic", "gateway: breaker", "gateway: ejection", "gateway: return", "gateway: replica", "gateway: name resolution",
+		"gateway: addresses", "gateway: replicas", "gateway: drain", "gateway: shutdown"} {
 		assert.Contains(t, lines, must)
 	}
 	for message, fields := range lines {
@@ -284,6 +307,63 @@ func TestReadmeNamesEveryLogLine(t *testing.T) {
 			continue // whose fields are looked at as they are recorded
 		}
 		assert.Equal(t, "`"+strings.Join(fields, "`, `")+"`", cells[3], message)
+	}
+}
+
+// logFields are the fields of all lines that production code logs: their kinds,
+// by their names.
+func logFields(t *testing.T) map[string]string {
+	fields := map[string]string{}
+	for _, f := range sourceFiles(t) {
+		if !floorPlan[f.folder].production || f.test {
+			continue
+		}
+		ast.Inspect(f.syntax, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			sel, ok := call.Fun.(*ast.SelectorExpr)
+			if !ok || fmt.Sprint(sel.X) != "slog" || len(call.Args) != 2 {
+				return true
+			}
+			name := literal(call.Args[0])
+			assert.NotEmpty(t, name, "%s logs a field without a name", f.name)
+			assert.Contains(t, []string{"", sel.Sel.Name}, fields[name], "%s is of two kinds", name)
+			fields[name] = sel.Sel.Name
+			return true
+		})
+	}
+	return fields
+}
+
+// Fields are flat, have names of the conventions or of our own, and durations are
+// in seconds.
+func TestReadmeExplainsEveryLogField(t *testing.T) {
+	fields := logFields(t)
+	assert.Contains(t, fields, "http.request.method")
+	assert.Contains(t, fields, "gateway.stage.duration")
+	_, section, _ := strings.Cut(readme(t), "| log field |")
+	section, _, _ = strings.Cut(section, "\n\n")
+	rows := map[string][]string{}
+	for line := range strings.Lines(section) {
+		if cells := strings.Split(strings.Trim(line, "|\n "), " | "); strings.HasPrefix(line, "| `") {
+			rows[strings.Trim(cells[0], "`")] = cells
+		}
+	}
+	assert.Len(t, rows, len(fields), "rows of nothing that is logged")
+	for name, kind := range fields {
+		assert.Regexp(t, `^(trace_id|span_id|(gateway|http|url|client|server|error|exception|dns)(\.[a-z_]+)+)$`, name)
+		cells := rows[name]
+		if !assert.Len(t, cells, 4, "%s has no row", name) {
+			continue
+		}
+		want := map[string]string{"String": "text", "Int": "integer", "Int64": "integer", "Uint64": "integer", "Float64": "seconds", "Bool": "true or false", "Any": "list of texts"}[kind]
+		assert.Equal(t, want, cells[1], name)
+		assert.NotEmpty(t, cells[3], name)
+	}
+	for name := range recordAll(t).fields {
+		assert.True(t, fields[name] != "" || slices.Contains([]string{"time", "level", "msg"}, name), name)
 	}
 }
 
@@ -478,7 +558,7 @@ func TestReadmeNamesWhatIsRecorded(t *testing.T) {
 	_, section, _ := strings.Cut(readme(t), "## Telemetry")
 	section, _, _ = strings.Cut(section, "**Handlers.**")
 	for _, name := range regexp.MustCompile("`([a-z_]+(?:\\.[a-z_0-9]+)+)`").FindAllStringSubmatch(section, -1) {
-		known := r.attributes[name[1]] || r.metrics[name[1]] || r.fields[name[1]]
+		known := r.attributes[name[1]] || r.metrics[name[1]] || logFields(t)[name[1]] != ""
 		assert.True(t, known, fmt.Sprintf("%s is recorded nowhere", name[1]))
 	}
 }

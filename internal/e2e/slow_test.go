@@ -115,7 +115,8 @@ func TestSlowRequestIsReportedWhileItRuns(t *testing.T) {
 		require.Len(t, lines, 1)
 		assert.Equal(t, "WARN", lines[0]["level"])
 		assert.Equal(t, "/a/x/%41", lines[0]["url.path"])
-		assert.Equal(t, "header", lines[0]["stage"])
+		assert.Equal(t, []any{"/a/{path...}", "/a/{path...}"}, []any{r.Route, lines[0]["http.route"]})
+		assert.Equal(t, "header", lines[0]["gateway.stage"])
 		assert.NotContains(t, s.logs.Text(), "secret-canary")
 	})
 }
@@ -250,7 +251,7 @@ func TestPanicOfTheSlowRequestHookIsLoggedOnce(t *testing.T) {
 			gw.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/a/x", http.NoBody))
 		}
 		require.Len(t, logs.Find(t, "gateway: panic"), 2, "one for each report: the looking goes on")
-		assert.Equal(t, "WithSlowRequest", logs.Find(t, "gateway: panic")[0]["where"])
+		assert.Equal(t, "WithSlowRequest", logs.Find(t, "gateway: panic")[0]["gateway.where"])
 		require.NoError(t, gw.Shutdown(t.Context()))
 	})
 }

@@ -207,17 +207,17 @@ func TestEjectionsAreLogged(t *testing.T) {
 		}
 		fails.Store(true)
 		ask(20)
-		out := map[string]any{"level": "WARN", "gateway.service": "a", "server.address": "b.test:80", "reason": "consecutive_failures", "duration": float64(10 * time.Second)}
+		out := map[string]any{"level": "WARN", "gateway.service": "a", "server.address": "b.test", "server.port": 80.0, "gateway.ejection.cause": "consecutive_failures", "gateway.duration": 10.0}
 		assert.Equal(t, out, told("gateway: ejection"))
 		time.Sleep(10 * time.Second)
 		ask(3)
-		out["reason"], out["duration"] = "trial", float64(20*time.Second)
+		out["gateway.ejection.cause"], out["gateway.duration"] = "trial", 20.0
 		assert.Equal(t, out, told("gateway: ejection"))
 		fails.Store(false)
 		time.Sleep(20 * time.Second)
 		ask(3)
-		delete(out, "reason")
-		out["duration"] = float64(30 * time.Second)
+		delete(out, "gateway.ejection.cause")
+		out["gateway.duration"] = 30.0
 		assert.Equal(t, out, told("gateway: return"))
 		time.Sleep(time.Minute)
 		for range 15 {
@@ -226,7 +226,7 @@ func TestEjectionsAreLogged(t *testing.T) {
 			fails.Store(true)
 			ask(6)
 		}
-		out["reason"], out["duration"] = "success_rate", float64(10*time.Second)
+		out["gateway.ejection.cause"], out["gateway.duration"] = "success_rate", 10.0
 		assert.Equal(t, out, told("gateway: ejection"))
 	})
 }
@@ -278,7 +278,7 @@ func TestBreakerChangesAreTold(t *testing.T) {
 		var logged []string
 		for _, line := range o.logs.Find(t, "gateway: breaker") {
 			assert.Equal(t, "WARN", line["level"])
-			logged = append(logged, fmt.Sprint(line["gateway.service"], ": ", line["from"], " to ", line["to"]))
+			logged = append(logged, fmt.Sprint(line["gateway.service"], ": ", line["gateway.breaker.from"], " to ", line["gateway.breaker.state"]))
 		}
 		assert.Equal(t, changes, logged)
 		v := o.values()

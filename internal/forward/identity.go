@@ -34,6 +34,19 @@ func (o *outbound) forwarded(r *RequestRules, in *Inbound, peer netip.Addr, trus
 	}
 }
 
+// Client returns the address of who asked, behind the peers that are trusted; "" where it has none. Of in it looks at Header and RemoteAddr.
+func (r *RequestRules) Client(in *Inbound) string {
+	peer, known := parseAddr(in.RemoteAddr)
+	if !known {
+		return ""
+	}
+	address := canonicalAddr(in.RemoteAddr, peer)
+	if r.trusts(peer) {
+		_, address = r.chain(in.Header["X-Forwarded-For"], address)
+	}
+	return address
+}
+
 // Site returns where a request came in, as the upstream is told: by X-Forwarded-Host, -Proto and -Prefix. What it answers may repeat that.
 func (r *RequestRules) Site(in *Inbound) (host, proto, prefix string) {
 	if len(r.trusted) == 0 {

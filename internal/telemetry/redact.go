@@ -54,6 +54,12 @@ func sensitive(key string) bool {
 	if strings.HasPrefix(name, "xamz") || strings.HasPrefix(name, "xgoog") {
 		return true
 	}
+	return telling(name)
+}
+
+// telling reports whether a folded name says by itself, outside of a query too,
+// that what it names is a credential.
+func telling(name string) bool {
 	for _, word := range [...]string{"token", "secret", "signature", "credential", "passw", "passphrase",
 		"apikey", "accesskey", "privatekey", "session", "authorization", "jwt"} {
 		if strings.Contains(name, word) {

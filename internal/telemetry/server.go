@@ -179,18 +179,6 @@ func (sv *Server) conclude(attrs []attribute.KeyValue, res *ServerResult, o outc
 	return attrs
 }
 
-// TraceID returns the id of the request's trace for log lines, "" if it has
-// none. Without a tracer it is the client's.
-func (sv *Server) TraceID() string {
-	if sv.ctx == nil {
-		return ""
-	}
-	if id := trace.SpanContextFromContext(sv.ctx).TraceID(); id.IsValid() {
-		return id.String()
-	}
-	return ""
-}
-
 // target returns path and query as the client sent them, which a StripPrefix
 // around the gateway has not shortened.
 func target(r *http.Request) (path, query string) {

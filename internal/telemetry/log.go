@@ -1,0 +1,178 @@
+package telemetry
+
+import (
+	"strings"
+
+	"go.opentelemetry.io/otel/trace"
+)
+
+// Route returns the request's http.route, "" where no template is known.
+func (sv *Server) Route() string {
+	if sv.route == nil {
+		return ""
+	}
+	return sv.route.template
+}
+
+// Method returns the request's http.request.method, which of a method that the
+// conventions do not know is "_OTHER".
+func (sv *Server) Method() string { return sv.method.attribute().Value.AsString() }
+
+// Recording reports whether there is a span that is recorded.
+func (sv *Server) Recording() bool { return sv.span != nil && sv.span.IsRecording() }
+
+// TraceID returns the id of the request's trace for log lines, "" if it has
+// none. Without a tracer it is the client's.
+func (sv *Server) TraceID() string {
+	if c := sv.spanContext(); c.HasTraceID() {
+		return c.TraceID().String()
+	}
+	return ""
+}
+
+// SpanID is TraceID of the span. Without a tracer it is the client's.
+func (sv *Server) SpanID() string {
+	if c := sv.spanContext(); c.HasSpanID() {
+		return c.SpanID().String()
+	}
+	return ""
+}
+
+func (sv *Server) spanContext() trace.SpanContext {
+	if sv.ctx == nil {
+		return trace.SpanContext{}
+	}
+	return trace.SpanContextFromContext(sv.ctx)
+}
+
+// Redact returns a text that somebody else wrote, such as an error's, without
+// what may be a credential: the secrets that are given, in it as they are;
+// userinfo and sensitive parameters of URLs; and what follows the name of an
+// authentication scheme, or of a field or parameter that holds credentials.
+func Redact(s string, secrets ...string) string {
+	s = s[:min(len(s), maxRedact)]
+	for _, secret := range secrets {
+		if len(secret) >= leastSecret {
+			s = strings.ReplaceAll(s, secret, redacted)
+		}
+	}
+	s = redactUserinfo(s)
+	return redactValues(s)
+}
+
+// maxRedact is how much of a text is looked at; the rest is dropped.
+const maxRedact = 8 << 10
+
+// leastSecret is how long a secret has to be to be looked for: shorter ones are
+// in many words.
+const leastSecret = 4
+
+// redactUserinfo redacts what stands before the host of each URL in s.
+func redactUserinfo(s string) string {
+	var b strings.Builder
+	for {
+		before, after, found := strings.Cut(s, "://")
+		if !found {
+			break
+		}
+		b.WriteString(before)
+		b.WriteString("://")
+		end := strings.IndexAny(after, "/?# \t\r\n\"'<>")
+		if end < 0 {
+			end = len(after)
+		}
+		if at := strings.LastIndexByte(after[:end], '@'); at >= 0 {
+			b.WriteString(redacted)
+			after = after[at:]
+		}
+		s = after
+	}
+	if b.Len() == 0 {
+		return s
+	}
+	b.WriteString(s)
+	return b.String()
+}
+
+// redactValues redacts the word, or the quoted text, behind each name that tells
+// of credentials: "Bearer x", "token=x", "Cookie: x; y".
+func redactValues(s string) string {
+	var b strings.Builder
+	done := 0 // s[:done] is in b
+	for i := 0; i < len(s); {
+		if !isWord(s[i]) {
+			i++
+			continue
+		}
+		end := i
+		for end < len(s) && isWord(s[end]) {
+			end++
+		}
+		from, to := valueOf(s, s[i:end], end)
+		if to > max(from, done) {
+			if from >= done { // else it goes on from one that is redacted, which holds a name itself
+				b.WriteString(s[done:from])
+				b.WriteString(redacted)
+			}
+			done = to
+		}
+		i = end
+	}
+	if done == 0 {
+		return s
+	}
+	b.WriteString(s[done:])
+	return b.String()
+}
+
+// valueOf returns where the credentials are that word, which ends at end, tells
+// of: nowhere, where from is to.
+func valueOf(s, word string, end int) (from, to int) {
+	switch strings.ToLower(word) {
+	case "bearer", "basic", "digest", "negotiate":
+		from = skip(s, end, " ")
+		if from == end {
+			return 0, 0
+		}
+		return from, wordEnd(s, from)
+	case "cookie", "set-cookie", "authorization", "proxy-authorization":
+		from = skip(s, end, " :=\"'[")
+		if from == end {
+			return 0, 0
+		}
+		to = len(s)
+		if n := strings.IndexAny(s[from:], "\r\n\"']"); n >= 0 {
+			to = from + n
+		}
+		return from, to
+	}
+	var short [32]byte
+	at := skip(s, end, "\"'")
+	switch {
+	case at == len(s):
+		return 0, 0
+	case s[at] == '=' && sensitive(word), s[at] == ':' && telling(string(fold(short[:0], word))):
+		from = skip(s, at, "=: \"'[")
+		return from, wordEnd(s, from)
+	}
+	return 0, 0
+}
+
+func isWord(c byte) bool {
+	return 'a' <= c|0x20 && c|0x20 <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '_' || c == '%' || c == '.'
+}
+
+// skip returns the first place from at on that holds none of chars.
+func skip(s string, at int, chars string) int {
+	for at < len(s) && strings.IndexByte(chars, s[at]) >= 0 {
+		at++
+	}
+	return at
+}
+
+func wordEnd(s string, at int) int {
+	if n := strings.IndexAny(s[at:], " \t\r\n\"'&;,)]}<>"); n >= 0 {
+		return at + n
+	}
+	return len(s)
+}

@@ -1,0 +1,71 @@
+package telemetry
+
+import (
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/assert"
+)
+
+var textRedactions = []struct{ in, want string }{
+	{"", ""},
+	{"dial tcp 127.0.0.1:80: connect: connection refused", "dial tcp 127.0.0.1:80: connect: connection refused"},
+	{"status code: 503, policy: none, key: a", "status code: 503, policy: none, key: a"},
+	{"the token has white space", "the token has white space"},
+	{"basic", "basic"},
+	{"Bearer", "Bearer"},
+	// Secrets that are known.
+	{"it said known-secret, twice: known-secret", "it said REDACTED, twice: REDACTED"},
+	{"abc is too short to be looked for", "abc is too short to be looked for"},
+	// Userinfo.
+	{`Get "http://canary:canary@host/x": EOF`, `Get "http://REDACTED@host/x": EOF`},
+	{"http://canary@host and https://a:canary@b@host:1", "http://REDACTED@host and https://REDACTED@host:1"},
+	{"http://host/a@b and http://host?a@b", "http://host/a@b and http://host?a@b"},
+	{"http://", "http://"},
+	// Parameters.
+	{`Get "http://host/x?a=1&sig=canary&b=2": EOF`, `Get "http://host/x?a=1&sig=REDACTED&b=2": EOF`},
+	{"?AWSAccessKeyId=canary&Signature=canary&X-Amz-Credential=canary", "?AWSAccessKeyId=REDACTED&Signature=REDACTED&X-Amz-Credential=REDACTED"},
+	{"%73ig=canary", "%73ig=REDACTED"},
+	{`{"access_token": "canary", "n": 1}`, `{"access_token": "REDACTED", "n": 1}`},
+	{"password: canary", "password: REDACTED"},
+	{"token=", "token="},
+	{"token=a token=canary", "token=REDACTED token=REDACTED"},
+	{"basic Authorization: canary", "basic REDACTED REDACTED"},
+	// Fields.
+	{"Authorization: Bearer canary", "Authorization: REDACTED"},
+	{"proxy-authorization=Basic canary", "proxy-authorization=REDACTED"},
+	{"bearer canary, then", "bearer REDACTED, then"},
+	{"map[Authorization:[Bearer canary] Cookie:[a=canary; b=canary] X:[1]]", "map[Authorization:[REDACTED] Cookie:[REDACTED] X:[1]]"},
+	{"Set-Cookie: a=canary; Path=/\nX: 1", "Set-Cookie: REDACTED\nX: 1"},
+}
+
+func TestRedact(t *testing.T) {
+	t.Parallel()
+	for _, tt := range textRedactions {
+		assert.Equal(t, tt.want, Redact(tt.in, "known-secret", "abc", ""), tt.in)
+	}
+	assert.LessOrEqual(t, len(Redact(strings.Repeat("token=a ", 1<<20))), 2*maxRedact)
+}
+
+func FuzzRedact(f *testing.F) {
+	for _, tt := range textRedactions {
+		f.Add(tt.in)
+	}
+	f.Fuzz(func(t *testing.T, in string) {
+		got := Redact(in, "known-secret")
+		assert.NotContains(t, got, "known-secret")
+		if utf8.ValidString(in) && len(in) < maxRedact {
+			assert.True(t, utf8.ValidString(got))
+		}
+		for _, name := range []string{"Authorization: ", "?sig=", "http://"} {
+			secret := name + "canary"
+			if name == "http://" {
+				secret += ":canary@host"
+			}
+			if !strings.Contains(in, "canary") {
+				assert.NotContains(t, Redact(in+" "+secret), "canary", "%q", in)
+			}
+		}
+	})
+}
