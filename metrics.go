@@ -115,6 +115,7 @@ func (c *core) observe() (err error) {
 		tell(t.Unrouted(), &none)
 		for _, svc := range c.snapshot.Load().services {
 			s := svc.state()
+			s.Whole = svc.mounted
 			tell(svc.routed, &s)
 		}
 	})
@@ -1365,9 +1366,12 @@ func (g *Gateway) MetricsHandler() http.Handler {
 func (g *Gateway) metrics() *stats.Text {
 	t := &stats.Text{}
 	tell := func(s *telemetry.Sample) {
-		if s.Counts {
+		switch d := s.Durations; {
+		case d != nil:
+			t.Histogram(s.Name, s.Help, d.Bounds, d.Counts, d.Sum, s.Labels...)
+		case s.Counts:
 			t.Counter(s.Name, s.Help, uint64(s.Value), s.Labels...) //nolint:gosec // a count
-		} else {
+		default:
 			t.Gauge(s.Name, s.Help, float64(s.Value), s.Labels...)
 		}
 	}

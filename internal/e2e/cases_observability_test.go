@@ -7,8 +7,10 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -54,13 +56,17 @@ func cardinalityCases() []attackCase {
 				}
 			}
 			round()
-			series, reasons := r.series(), len(r.gw.Stats().Errors)
+			series, reasons, page := r.series(), len(r.gw.Stats().Errors), scrape(t, r.gw)
 			for range 10_000/hostileKinds - 1 {
 				round()
 			}
 			assert.Equal(t, series, r.series())
 			assert.Len(t, r.gw.Stats().Errors, reasons)
 			assert.Len(t, r.gw.Stats().Services, 2)
+			assert.ElementsMatch(t, slices.Collect(maps.Keys(page)), slices.Collect(maps.Keys(scrape(t, r.gw))))
+			raw := handle(t, r.gw.MetricsHandler(), testnet.Get("/metrics"), nil).body.String()
+			assert.NotContains(t, raw, "zz-")
+			assert.LessOrEqual(t, len(raw), 64<<10)
 			text := r.metrics()
 			assert.NotContains(t, text, "zz-", "nothing of the requests is a label")
 			assert.Contains(t, text, "_OTHER")

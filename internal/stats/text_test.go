@@ -28,3 +28,30 @@ func TestTextIsInOrderAndEscaped(t *testing.T) {
 	}, "\n")
 	assert.Equal(t, "before\n"+want, string(page.Append([]byte("before\n"))))
 }
+
+func TestBucketsOfTextAreCumulative(t *testing.T) {
+	t.Parallel()
+	var page Text
+	bounds := []float64{0.005, 2.5}
+	counts := []uint64{1, 2, 3}
+	page.Histogram("d_seconds", "D.", bounds, counts, 7.5)
+	page.Histogram("d_seconds", "D.", bounds, counts, 1, "z", "x")
+	page.Histogram("d_seconds", "D.", bounds, []uint64{0, 1, 0}, 0.25, "z", "x")
+	want := strings.Join([]string{
+		`# HELP d_seconds D.`,
+		`# TYPE d_seconds histogram`,
+		`d_seconds_bucket{le="0.005"} 1`,
+		`d_seconds_bucket{le="2.5"} 3`,
+		`d_seconds_bucket{le="+Inf"} 6`,
+		`d_seconds_sum 7.5`,
+		`d_seconds_count 6`,
+		`d_seconds_bucket{z="x",le="0.005"} 1`,
+		`d_seconds_bucket{z="x",le="2.5"} 4`,
+		`d_seconds_bucket{z="x",le="+Inf"} 7`,
+		`d_seconds_sum{z="x"} 1.25`,
+		`d_seconds_count{z="x"} 7`,
+		``,
+	}, "\n")
+	assert.Equal(t, want, string(page.Append(nil)))
+	assert.Equal(t, []uint64{1, 2, 3}, counts, "the caller's are left alone")
+}

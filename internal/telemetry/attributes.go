@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/metric"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 )
@@ -198,18 +197,14 @@ type seriesKey struct {
 	secure  bool // inbound only
 }
 
-// maxSeries is how many prepared attribute sets a route or an endpoint keeps;
-// more are made for each record (and folded by the SDK beyond its own limit).
-const maxSeries = 256
-
-// record returns the prepared option for attributes, which extend fixed.
-func (k seriesKey) record(fixed ...attribute.KeyValue) []metric.RecordOption {
+// attributes are those of the key, which extend fixed.
+func (k seriesKey) attributes(fixed []attribute.KeyValue) []attribute.KeyValue {
 	attrs := append(fixed, k.method.attribute())
 	attrs = k.outcome.describe(attrs)
 	if k.version != versionUnknown {
 		attrs = append(attrs, semconv.NetworkProtocolVersion(k.version.String()))
 	}
-	return []metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(attrs...))}
+	return attrs
 }
 
 // A start is what spans of one kind start with.

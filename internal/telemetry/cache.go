@@ -25,17 +25,17 @@ func (t *Telemetry) ObserveCache(read func() CacheState) (*Watch, error) {
 	drops := w.count("gateway.cache.drops", "{refresh}", "Refreshes that there was no room for.")
 	w.read = func(tell teller) {
 		s := read()
-		tell(entries, s.Entries)
-		tell(size, s.Bytes)
+		tell.number(entries, s.Entries)
+		tell.number(size, s.Bytes)
 		for result, n := range s.Requests {
-			tell(requests, signed(n), cacheResultKey.String(result))
+			tell.number(requests, signed(n), cacheResultKey.String(result))
 		}
 		for cause, n := range s.Evictions {
-			tell(evictions, signed(n), cacheCauseKey.String(cause))
+			tell.number(evictions, signed(n), cacheCauseKey.String(cause))
 		}
-		tell(collapsed, signed(s.Collapsed))
-		tell(refreshes, signed(s.Refreshes))
-		tell(drops, signed(s.Drops))
+		tell.number(collapsed, signed(s.Collapsed))
+		tell.number(refreshes, signed(s.Refreshes))
+		tell.number(drops, signed(s.Drops))
 	}
 	return t.watch(&w)
 }

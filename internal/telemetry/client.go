@@ -7,7 +7,6 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
-	"go.opentelemetry.io/otel/metric"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 )
@@ -100,9 +99,10 @@ func (c *Client) End(errorType string, took time.Duration) {
 	}
 	c.ended = true
 	o := outcome{status: c.status, failed: errorType != "" || c.status >= 400, errorType: errorType}
-	if histogram := c.endpoint.service.telemetry.client; histogram.Enabled(c.ctx) {
-		key := seriesKey{outcome: o, method: c.method, version: c.version}
-		histogram.Record(c.ctx, took.Seconds(), c.endpoint.record(key)...)
+	e, key := c.endpoint, seriesKey{outcome: o, method: c.method, version: c.version}
+	options := e.series.record(key, took, func() []attribute.KeyValue { return slices.Clone(e.where) })
+	if histogram := e.service.telemetry.client; histogram.Enabled(c.ctx) {
+		histogram.Record(c.ctx, took.Seconds(), options...)
 	}
 	if c.span == nil {
 		return
@@ -114,14 +114,4 @@ func (c *Client) End(errorType string, took time.Duration) {
 		}
 	}
 	c.span.End()
-}
-
-// record returns the option for one record of an attempt's duration.
-func (e *Endpoint) record(k seriesKey) []metric.RecordOption {
-	if o, ok := e.series.get(k); ok {
-		return o
-	}
-	o := k.record(slices.Clone(e.where)...)
-	e.series.put(k, o, maxSeries)
-	return o
 }

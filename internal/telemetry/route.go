@@ -5,7 +5,6 @@ import (
 	"sync/atomic"
 
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/metric"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 )
@@ -20,7 +19,7 @@ type route struct {
 	template string // http.route; "": none
 
 	starts [methodCount][2][2]atomic.Pointer[start] // by inner and secure
-	series table[seriesKey, []metric.RecordOption]
+	series [2]seriesTable                           // by inner
 }
 
 // route returns the route of requests that reached the service by pattern.
@@ -35,6 +34,16 @@ func (s *Service) route(pattern string) *route {
 		return r
 	}
 	return s.unmounted
+}
+
+// eachRoute tells all routes.
+func (s *Service) eachRoute(tell func(*route)) {
+	tell(s.unmounted)
+	if routes := s.routes.m.Load(); routes != nil {
+		for _, r := range *routes {
+			tell(r)
+		}
+	}
 }
 
 func (s *Service) newRoute(pattern string) *route {
@@ -90,16 +99,6 @@ func (r *route) start(sv *Server) *start {
 	s := newStart(kind, sv.method.spanName(r.template), attrs...)
 	p.Store(s)
 	return s
-}
-
-// record returns the option for one record of a request's duration.
-func (r *route) record(k seriesKey) []metric.RecordOption {
-	if o, ok := r.series.get(k); ok {
-		return o
-	}
-	o := k.record(r.fixed(k.secure)...)
-	r.series.put(k, o, maxSeries)
-	return o
 }
 
 func (r *route) fixed(secure bool) []attribute.KeyValue {

@@ -123,12 +123,13 @@ func (sv *Server) End(res *ServerResult) {
 	if sv.inner {
 		histogram = t.gateway
 	}
+	key := seriesKey{outcome: o, method: sv.method, version: sv.version, secure: sv.secure}
+	options := sv.route.series[index(sv.inner)].record(key, res.Duration, func() []attribute.KeyValue { return sv.route.fixed(sv.secure) })
 	if histogram.Enabled(sv.ctx) {
-		key := seriesKey{outcome: o, method: sv.method, version: sv.version, secure: sv.secure}
-		histogram.Record(sv.ctx, res.Duration.Seconds(), sv.route.record(key)...)
+		histogram.Record(sv.ctx, res.Duration.Seconds(), options...)
 	}
-	if t.own.Enabled(sv.ctx) {
-		t.own.Record(sv.ctx, res.Own.Seconds(), sv.service.own...)
+	if sv.service.own.record(res.Own); t.own.Enabled(sv.ctx) {
+		t.own.Record(sv.ctx, res.Own.Seconds(), sv.service.own.options...)
 	}
 	if sv.span != nil {
 		sv.endSpan(res, o)

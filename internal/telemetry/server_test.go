@@ -403,8 +403,8 @@ func TestSeriesOfARouteAreBoundedInMemory(t *testing.T) {
 		serve(s, httptest.NewRequest(http.MethodGet, "/users/1", nil), ServerResult{Status: 500, ErrorType: fmt.Sprint("e", i)})
 		attempt(e, 500, fmt.Sprint("e", i))
 	}
-	assert.Len(t, *s.unmounted.series.m.Load(), maxSeries)
-	assert.Len(t, *e.series.m.Load(), maxSeries)
+	assert.Len(t, *s.unmounted.series[0].known.m.Load(), maxSeries)
+	assert.Len(t, *e.series.known.m.Load(), maxSeries)
 	assert.Len(t, r.points("http.server.request.duration"), 2*maxSeries, "what is not kept is recorded nevertheless")
 }
 

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/semconv/v1.43.0/httpconv"
 )
 
 // The package's own attributes of a state.
@@ -18,6 +19,8 @@ var breakerStates = [...]string{"closed", "open", "half_open"}
 
 // ServiceState is what a service is in at one instant, and what it did so far.
 type ServiceState struct {
+	Whole *Service // of its requests that came with their whole path; nil: there are none
+
 	Breaker     string                    // closed, open, half_open; "": there is none
 	Transitions [len(breakerStates)]int64 // to closed, open, half_open
 
@@ -78,36 +81,63 @@ func (t *Telemetry) ObserveServices(read func(tell func(*Service, *ServiceState)
 }
 
 func (s *serviceInstruments) tell(tell teller, of *Service, state *ServiceState) {
+	if tell.durations != nil {
+		of.tellDurations(tell, state)
+	}
 	var service []attribute.KeyValue
 	if of.routed {
 		service = append(service, serviceKey.String(of.name))
 	}
 	with := func(more ...attribute.KeyValue) []attribute.KeyValue { return append(more, service...) }
-	tell(s.active, state.Active, with()...)
+	tell.number(s.active, state.Active, with()...)
 	for _, r := range state.Requests {
 		if r.Reason == "" {
-			tell(s.requests, r.N, with()...)
+			tell.number(s.requests, r.N, with()...)
 		} else {
-			tell(s.requests, r.N, with(reasonKey.String(r.Reason))...)
+			tell.number(s.requests, r.N, with(reasonKey.String(r.Reason))...)
 		}
 	}
 	if !of.routed {
 		return
 	}
-	tell(s.ejections, state.Ejections, with()...)
-	tell(s.retries, state.Retries, with()...)
-	tell(s.hedges, state.Hedges, with()...)
+	tell.number(s.ejections, state.Ejections, with()...)
+	tell.number(s.retries, state.Retries, with()...)
+	tell.number(s.hedges, state.Hedges, with()...)
 	if state.Queued {
-		tell(s.inUse, state.QueueInUse, with()...)
-		tell(s.queueWaiting, state.QueueWaiting, with()...)
+		tell.number(s.inUse, state.QueueInUse, with()...)
+		tell.number(s.queueWaiting, state.QueueWaiting, with()...)
 	}
 	if state.Breaker != "" {
 		for i, in := range breakerStates {
-			tell(s.breaker, one(in == state.Breaker), with(breakerStateKey.String(in))...)
-			tell(s.transitions, state.Transitions[i], with(breakerStateKey.String(in))...)
+			tell.number(s.breaker, one(in == state.Breaker), with(breakerStateKey.String(in))...)
+			tell.number(s.transitions, state.Transitions[i], with(breakerStateKey.String(in))...)
 		}
 	}
 	s.tellEndpoints(tell, service, state.Endpoints)
+}
+
+// The histograms. What they say of themselves is the conventions'.
+var (
+	serverDurations = histogram{httpconv.ServerRequestDuration{}.Name(), httpconv.ServerRequestDuration{}.Description()}
+	clientDurations = histogram{httpconv.ClientRequestDuration{}.Name(), httpconv.ClientRequestDuration{}.Description()}
+	innerDurations  = histogram{"gateway.request.duration", "Duration of requests that the gateway handled inside a span of its own process."}
+	ownDurations    = histogram{"gateway.request.own.duration", "Duration of the gateway's own part of requests: all that is no waiting for an upstream, for the client or for another request."}
+)
+
+func (s *Service) tellDurations(tell teller, state *ServiceState) {
+	if s.own.used() {
+		tell.durations(ownDurations, s.own)
+	}
+	s.eachRoute(func(r *route) {
+		r.series[0].each(tell, serverDurations)
+		r.series[1].each(tell, innerDurations)
+	})
+	if state.Whole != nil {
+		state.Whole.tellDurations(tell, &ServiceState{})
+	}
+	for _, e := range state.Endpoints {
+		e.Endpoint.series.each(tell, clientDurations)
+	}
 }
 
 // tellEndpoints sums up endpoints of one name: a callback may not report a series
@@ -136,11 +166,11 @@ func (s *serviceInstruments) tellEndpoints(tell teller, service []attribute.KeyV
 		with := func(more ...attribute.KeyValue) []attribute.KeyValue {
 			return append(append(more, service...), total.at.where...)
 		}
-		tell(s.healthy, total.healthy, with()...)
+		tell.number(s.healthy, total.healthy, with()...)
 		if total.pooled {
-			tell(s.connections, total.used, with(poolStateKey.String("used"))...)
-			tell(s.connections, total.idle, with(poolStateKey.String("idle"))...)
-			tell(s.poolWaiting, total.waiting, with()...)
+			tell.number(s.connections, total.used, with(poolStateKey.String("used"))...)
+			tell.number(s.connections, total.idle, with(poolStateKey.String("idle"))...)
+			tell.number(s.poolWaiting, total.waiting, with()...)
 		}
 	}
 }

@@ -102,14 +102,12 @@ func (t *Telemetry) setMeter(c Config) error {
 
 	server, serverErr := httpconv.NewServerRequestDuration(t.meter)
 	client, clientErr := httpconv.NewClientRequestDuration(t.meter)
-	gateway, gatewayErr := t.meter.Float64Histogram("gateway.request.duration",
+	gateway, gatewayErr := t.meter.Float64Histogram(innerDurations.name,
 		metric.WithUnit("s"),
-		metric.WithDescription("Duration of requests that the gateway handled inside a span of its own process."),
-		metric.WithExplicitBucketBoundaries(.005, .01, .025, .05, .075, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10))
-	own, ownErr := t.meter.Float64Histogram("gateway.request.own.duration",
+		metric.WithDescription(innerDurations.what), metric.WithExplicitBucketBoundaries(secondsOf(bounds)...))
+	own, ownErr := t.meter.Float64Histogram(ownDurations.name,
 		metric.WithUnit("s"),
-		metric.WithDescription("Duration of the gateway's own part of requests: all that is no waiting for an upstream, for the client or for another request."),
-		metric.WithExplicitBucketBoundaries(.00001, .000025, .00005, .0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1))
+		metric.WithDescription(ownDurations.what), metric.WithExplicitBucketBoundaries(secondsOf(ownBounds)...))
 	if err := errors.Join(serverErr, clientErr, gatewayErr, ownErr); err != nil {
 		return fmt.Errorf("create instruments: %w", err)
 	}
@@ -146,8 +144,8 @@ type Service struct {
 	telemetry *Telemetry
 	name      string
 	whole     bool
-	routed    bool // a known service: its routes have templates
-	own       []metric.RecordOption
+	routed    bool    // a known service: its routes have templates
+	own       *series // of the gateway's own part of its requests
 
 	unmounted *route // for requests without a pattern
 	routes    table[string, *route]
@@ -167,9 +165,11 @@ func (t *Telemetry) Unrouted() *Service { return t.unrouted }
 
 func newService(t *Telemetry, c ServiceConfig) *Service {
 	s := &Service{telemetry: t, name: text(c.Name, maxText), whole: c.Whole, unmounted: &route{}}
+	var attrs []attribute.KeyValue
 	if s.name != "" {
-		s.own = []metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(serviceKey.String(s.name)))}
+		attrs = append(attrs, serviceKey.String(s.name))
 	}
+	s.own = newSeries(ownBounds, seriesKey{}, attrs)
 	return s
 }
 
@@ -189,7 +189,7 @@ type Endpoint struct {
 	where   []attribute.KeyValue // server.address and server.port
 	origin  string               // scheme://host[:port]
 	starts  [methodCount]atomic.Pointer[start]
-	series  table[seriesKey, []metric.RecordOption]
+	series  seriesTable
 }
 
 // Endpoint prepares the telemetry of attempts at one server.

@@ -18,8 +18,11 @@ type instrument struct {
 	observable       metric.Int64Observable
 }
 
-// A teller is told of what an instrument shows.
-type teller func(i *instrument, n int64, attrs ...attribute.KeyValue)
+// A teller is told of what instruments show.
+type teller struct {
+	number    func(i *instrument, n int64, attrs ...attribute.KeyValue)
+	durations func(h histogram, s *series) // nil: they are not asked for
+}
 
 // A Watch is a group of instruments that nothing is recorded by in between: they
 // are read when OpenTelemetry collects, and by Read. It is safe for concurrent
@@ -63,9 +66,9 @@ func (t *Telemetry) watch(w *Watch) (*Watch, error) {
 		return nil, fmt.Errorf("create instruments: %w", err)
 	}
 	r, err := t.meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		w.read(func(i *instrument, n int64, attrs ...attribute.KeyValue) {
+		w.read(teller{number: func(i *instrument, n int64, attrs ...attribute.KeyValue) {
 			o.ObserveInt64(i.observable, n, metric.WithAttributeSet(attribute.NewSet(attrs...)))
-		})
+		}})
 		return nil
 	}, observables...)
 	if err != nil {
@@ -79,15 +82,22 @@ func (t *Telemetry) watch(w *Watch) (*Watch, error) {
 // exporter for Prometheus gives to it by default.
 type Sample struct {
 	Name, Help string
-	Counts     bool // it is a counter, else a gauge
-	Value      int64
 	Labels     []string // pairs of a name and a value
+
+	Counts    bool // it is a counter, else a gauge
+	Value     int64
+	Durations *Durations // of a histogram
 }
 
 // Read tells what the instruments show.
 func (w *Watch) Read(tell func(*Sample)) {
-	w.read(func(i *instrument, n int64, attrs ...attribute.KeyValue) {
-		tell(&Sample{Name: promName(i.name, i.unit, i.counts), Help: i.what, Counts: i.counts, Value: n, Labels: promLabels(attrs)})
+	w.read(teller{
+		number: func(i *instrument, n int64, attrs ...attribute.KeyValue) {
+			tell(&Sample{Name: promName(i.name, i.unit, i.counts), Help: i.what, Labels: promLabels(attrs), Counts: i.counts, Value: n})
+		},
+		durations: func(h histogram, s *series) {
+			tell(&Sample{Name: promName(h.name, "s", false), Help: h.what, Labels: promLabels(s.attrs), Durations: s.read()})
+		},
 	})
 }
 
