@@ -22,6 +22,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/embedgw/gateway/internal/balance"
+	"github.com/embedgw/gateway/internal/dash"
 	"github.com/embedgw/gateway/internal/flood"
 	"github.com/embedgw/gateway/internal/forward"
 	"github.com/embedgw/gateway/internal/h1"
@@ -1334,10 +1335,17 @@ func (g *Gateway) ResetStats() {
 // the last minutes with ?window=1m or ?window=10m; an Accept that excludes both
 // gets 406. Both are of the same counters, but in the text ResetStats changes
 // nothing. Names, labels and buckets in the text are those that OpenTelemetry's
-// exporter for Prometheus gives to this package's metrics.
+// exporter for Prometheus gives to this package's metrics. A path that ends in
+// /grafana.json or /alerts.yml is answered with a dashboard for Grafana, or with
+// alert rules for Prometheus, which go by them.
 func (g *Gateway) MetricsHandler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !readOnly(w, r) {
+			return
+		}
+		if f, ok := dash.Download(r.URL.Path); ok {
+			w.Header().Set("Content-Type", f.Type)
+			http.ServeContent(w, r, "", time.Time{}, strings.NewReader(f.Content))
 			return
 		}
 		w.Header().Add("Vary", "Accept")

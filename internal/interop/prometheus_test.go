@@ -61,6 +61,7 @@ func newPlant(t *testing.T, shared ...gateway.SharedOption) *plant {
 	mux := http.NewServeMux()
 	mux.Handle("/api/", http.StripPrefix("/api", p.gw))
 	mux.Handle("/metrics", p.gw.MetricsHandler())
+	mux.Handle("/metrics/", p.gw.MetricsHandler())
 	p.app = serve(t, mux)
 	return p
 }
@@ -112,11 +113,12 @@ func (p *plant) want(status int, path string) {
 // holds the only place, and two wait for it.
 func (p *plant) trouble() {
 	p.Helper()
+	before := p.page().counted("http_client_request_duration_seconds")
 	for _, path := range []string{"/fresh", "/fresh", "/stale", "/stale", "/behind", "/behind"} {
 		p.want(200, "/api/users"+path)
 	}
 	testnet.Settle(p, "the refresh", func() bool {
-		return p.cache.Stats().Refreshes == 1 && p.page().counted("http_client_request_duration_seconds") == 5
+		return p.cache.Stats().Refreshes == 1 && p.page().counted("http_client_request_duration_seconds") == before+5
 	})
 	p.want(404, "/api/users/missing")
 	p.want(500, "/api/users/broken")
@@ -143,7 +145,10 @@ func (p *plant) trouble() {
 			p.held <- struct{}{}
 		}()
 	}
-	testnet.Settle(p, "who waits", func() bool { return p.gw.Stats().Services["narrow"].Queue.Waiting == 2 })
+	testnet.Settle(p, "who waits", func() bool {
+		s := p.gw.Stats().Services["narrow"]
+		return s.Queue.Waiting == 2 && s.Replicas[0].Conns.InUse == 1
+	})
 }
 
 // release has the requests under way end.

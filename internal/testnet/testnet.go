@@ -23,8 +23,14 @@ const (
 // an event can be waited for (Up.Await, a channel), wait for that.
 func Settle(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	if !poll(patience, cond) {
-		t.Fatalf("testnet: %s: not so after %v", what, patience)
+	SettleWithin(t, patience, what, cond)
+}
+
+// SettleWithin is Settle for what takes others longer.
+func SettleWithin(t testing.TB, limit time.Duration, what string, cond func() bool) {
+	t.Helper()
+	if !poll(limit, cond) {
+		t.Fatalf("testnet: %s: not so after %v", what, limit)
 	}
 }
 
