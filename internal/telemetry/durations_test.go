@@ -25,7 +25,7 @@ func TestDurationsAreCountedAsOpenTelemetryDoes(t *testing.T) {
 	})
 	require.NoError(t, err)
 	all := []time.Duration{-1, 0, 1, math.MaxInt64 / 100}
-	for _, b := range bounds {
+	for _, b := range slices.Concat(bounds, ownBounds) {
 		all = append(all, b-1, b, b+1)
 	}
 	random := rand.New(rand.NewPCG(1, 2))
@@ -33,7 +33,7 @@ func TestDurationsAreCountedAsOpenTelemetryDoes(t *testing.T) {
 		all = append(all, time.Duration(math.Exp(18+3*random.NormFloat64())))
 	}
 	for i, d := range all {
-		serve(s, httptest.NewRequest(http.MethodGet, "/users/1", nil), ServerResult{Status: 200 + i%2*300, Duration: d})
+		serve(s, httptest.NewRequest(http.MethodGet, "/users/1", nil), ServerResult{Status: 200 + i%2*300, Duration: d, Own: d})
 		var c Client
 		e.StartClient(t.Context(), &c, http.MethodGet, "/1", "", 0)
 		c.Head(200, "HTTP/1.1", "")
