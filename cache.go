@@ -596,9 +596,10 @@ type visit struct {
 	age     time.Duration // of stored
 	since   store.Since   // when the fetch began
 	call    flight.Call[*answer]
-	spent   bool // a 304 has been about something that is not stored
-	behind  bool // nobody waits for it
-	counted bool // as a miss
+	spent   bool          // a 304 has been about something that is not stored
+	behind  bool          // nobody waits for it
+	counted bool          // as a miss
+	ref     telemetry.Ref // the last attempt for it
 }
 
 // answer is what a call shares.
@@ -606,7 +607,8 @@ type answer struct {
 	entry *entry // a response that is stored, or on its way there
 	fill  *fill  // by this; nil: it is all there
 	since store.Since
-	err   *Error // of a call that failed
+	err   *Error        // of a call that failed
+	ref   telemetry.Ref // the attempt that it came of
 }
 
 // hitForMiss is for how long requests for what may not be shared do not wait for
@@ -743,6 +745,7 @@ func (v *visit) fetch() *Error {
 		case flight.Stopped:
 			return clientGone(v.x.r.Context())
 		case flight.Failed:
+			v.x.span.Link(shared.ref)
 			return v.unanswered(shared.err.again())
 		case flight.Shared:
 			if v.suits(shared) {
@@ -772,6 +775,7 @@ func (v *visit) join(a *answer) *Error {
 	x := v.x
 	x.cache.collapsed = true
 	if a.fill == nil {
+		x.span.Link(a.ref)
 		return x.answer(a.entry, asItCame)
 	}
 	reader, ok := a.fill.body.Reader()
@@ -780,6 +784,7 @@ func (v *visit) join(a *answer) *Error {
 		return v.lead(flight.Call[*answer]{})
 	}
 	defer reader.Close()
+	x.span.Link(a.ref)
 	a.fill.takeOver()
 	return x.follow(a.entry, reader)
 }
@@ -818,7 +823,11 @@ func (v *visit) ask() *Error {
 	} else {
 		f.validate = v.conditions()
 	}
-	if err := f.run(); err != nil {
+	err := f.run()
+	if f.answer != nil {
+		v.ref = f.answer.span.Ref()
+	}
+	if err != nil {
 		return v.unanswered(err)
 	}
 	return v.answered(f)
@@ -981,7 +990,7 @@ func (v *visit) unanswered(err *Error) *Error {
 		return err // this request's alone: another leads
 	}
 	if err.Reason != ReasonTimeout || !v.x.overdue() {
-		v.call.Fail(&answer{err: err})
+		v.call.Fail(&answer{err: err, ref: v.ref})
 	}
 	if v.behind || !v.standsIn(err.Reason != ReasonShared) {
 		return err
@@ -1020,7 +1029,7 @@ func (v *visit) relayAlone(f *fetch) *Error {
 // removes what it makes untrue.
 func (v *visit) refuse(status int) {
 	if status >= 500 {
-		v.call.Fail(&answer{err: upstreamFault(status)})
+		v.call.Fail(&answer{err: upstreamFault(status), ref: v.ref})
 		return
 	}
 	v.call.Refuse(v.x.start, hitForMiss)
@@ -1085,7 +1094,7 @@ func (v *visit) renewed(e *entry, verdict rfc9111.Verdict) *Error {
 		return x.answer(e, asItCame)
 	}
 	x.stored(v.by.commit(v.key, v.since, x.svc.share, e, v.stored))
-	v.call.Share(&answer{entry: e, since: v.since})
+	v.call.Share(&answer{entry: e, since: v.since, ref: v.ref})
 	defer v.call.Done()
 	return x.answer(e, asItCame)
 }
@@ -1200,7 +1209,7 @@ func (v *visit) store(f *fetch, e *entry) *Error {
 	x.cache.stored = true
 	cache := v.by.store
 	a.wire.OnSurplus(func() { cache.Invalidate(key) }) // as distrust does, with the key that there is
-	fl := &fill{cache: v.by, from: fetched{f}, key: key, since: v.since, entry: e, instead: v.stored, call: v.call, life: x.life, share: x.svc.share}
+	fl := &fill{cache: v.by, from: fetched{f}, key: key, since: v.since, entry: e, instead: v.stored, call: v.call, ref: v.ref, life: x.life, share: x.svc.share}
 	if a.whole() {
 		err := x.storeWhole(fl, a.length)
 		f.recycle()
@@ -1211,7 +1220,7 @@ func (v *visit) store(f *fetch, e *entry) *Error {
 	}
 	fl.body = flight.New(fl.limits(a.length, func() { a.wire.Abort(context.Canceled) }))
 	inline := 0 <= a.length && a.length <= inlineBody && fl.body.Whole()
-	v.call.Share(&answer{entry: e, fill: fl, since: v.since})
+	v.call.Share(&answer{entry: e, fill: fl, since: v.since, ref: v.ref})
 	v.call = flight.Call[*answer]{} // the fill ends it
 	if inline {
 		return x.step(fl)
@@ -1230,7 +1239,7 @@ func (x *exchange) storeWhole(fl *fill, length int64) *Error {
 		fe := x.bodyFault(err)
 		x.cache.stored = false
 		fl.from.end(fe)
-		fl.call.Fail(&answer{err: fe})
+		fl.call.Fail(&answer{err: fe, ref: fl.ref})
 		return fe
 	}
 	fl.from.end(nil)
@@ -1248,7 +1257,7 @@ func (x *exchange) storeWhole(fl *fill, length int64) *Error {
 func (fl *fill) commit(e *entry) bool {
 	stored := fl.cache.commit(fl.key, fl.since, fl.share, e, fl.instead)
 	if !fl.call.Quit() {
-		fl.call.Share(&answer{entry: e, since: fl.since})
+		fl.call.Share(&answer{entry: e, since: fl.since, ref: fl.ref})
 		fl.call.Done()
 	}
 	return stored
@@ -1306,6 +1315,7 @@ type fill struct {
 	instead *entry // what the request selected before; nil: nothing
 	body    *flight.Flight
 	call    flight.Call[*answer]
+	ref     telemetry.Ref // the attempt that it comes of
 	life    *work.Life
 	ended   atomic.Bool
 }
@@ -1899,14 +1909,15 @@ func (v *visit) askBehind() error {
 
 // behind returns an exchange for the same without its client.
 func (x *exchange) behind() *exchange {
-	r := x.r.Clone(context.WithoutCancel(x.r.Context()))
+	ctx, _ := telemetry.Detach(context.WithoutCancel(x.r.Context()))
+	r := x.r.Clone(ctx)
 	r.Method = http.MethodGet // whose answer can be stored
 	rfc9111.StripConditions(r.Header)
 	delete(r.Header, "Cache-Control")
 	delete(r.Header, "Pragma")
 	return &exchange{
 		core: x.core, snap: x.snap, svc: x.svc, life: x.life, w: nowhere{}, r: r, ctx: r.Context(), start: time.Now(),
-		rest: x.rest, query: x.query, prefix: x.prefix, whole: x.whole, cache: cacheOutcome{by: x.cache.by},
+		rest: x.rest, query: x.query, prefix: x.prefix, whole: x.whole, cache: cacheOutcome{by: x.cache.by}, cause: x.span.Ref(),
 	}
 }
 

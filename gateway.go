@@ -90,7 +90,7 @@ func (c *config) faults() []error { return slices.Concat(c.shared.list.faults, c
 // that is there. Nothing is changed. The error joins every fault.
 func (c *core) plan(o *config) (*snapshot, error) {
 	old := c.snapshot.Load()
-	next := &snapshot{shared: old.shared, services: make(map[string]*service, len(o.declared)), logLimit: o.defaults.policy.logLimit}
+	next := &snapshot{shared: old.shared, services: make(map[string]*service, len(o.declared)), logLimit: o.defaults.policy.logLimit, public: o.defaults.policy.tracing.public}
 	faults := o.faults()
 	for _, d := range o.declared {
 		sc := serviceConfig{policy: o.defaults.policy.inherit(), list: list{service: d.name}}
@@ -206,6 +206,7 @@ type core struct {
 type snapshot struct {
 	shared
 	services map[string]*service
+	public   bool        // requests for no service come from whom nobody trusts
 	slow     *work.Watch // for slow requests; nil: none
 	every    time.Duration
 	memory   *work.Watch // of the process; nil: none
@@ -250,6 +251,7 @@ type exchange struct {
 	ended time.Time // zero: not before it is recorded
 	laps  stats.Laps
 	span  telemetry.Server
+	cause telemetry.Ref // the request that led to this one, which is none of a client's
 
 	special http.Header // r's, if there is something in it that changes how it is answered; else nil
 	rest    string      // escaped path below the service
@@ -288,7 +290,7 @@ var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 func (c *core) serve(snap *snapshot, w http.ResponseWriter, r *http.Request, svc *service, rest string, whole bool) {
 	x := exchanges.Get().(*exchange)
 	x.core, x.snap, x.svc, x.life, x.w, x.r, x.rest, x.whole, x.start = c, snap, svc, c.life, w, r, rest, whole, time.Now()
-	spans := snap.telemetry.Unrouted()
+	spans := snap.telemetry.Unrouted(snap.public)
 	if svc != nil {
 		x.life, spans = svc.up.life, svc.spans(whole)
 	}

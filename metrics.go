@@ -46,6 +46,14 @@ func (c *telemetryConfig) config() telemetry.Config {
 	return telemetry.Config{Tracer: c.tracer, Meter: c.meter, Propagator: c.propagator, Version: version}
 }
 
+// tracing is what the options say of one service's traces.
+type tracing struct {
+	mount   string // empty: the pattern tells
+	public  bool
+	silent  bool
+	baggage bool
+}
+
 // WithTracerProvider has spans made by tp: a SERVER span for each request, a
 // CLIENT span for each attempt. Default: the global provider of OpenTelemetry.
 // An explicit no-op provider costs nothing.
@@ -71,7 +79,7 @@ func WithMeterProvider(mp metric.MeterProvider) SharedOption {
 
 // WithPropagator sets how trace context is read from requests and written to
 // upstream requests. Default: the global propagator of OpenTelemetry. Baggage
-// is never sent on.
+// is sent on only by [WithBaggage].
 func WithPropagator(p propagation.TextMapPropagator) SharedOption {
 	return sharedOption{"WithPropagator", func(c *sharedConfig) {
 		if p == nil {
@@ -79,6 +87,57 @@ func WithPropagator(p propagation.TextMapPropagator) SharedOption {
 		}
 		c.telemetry.propagator = p
 	}}
+}
+
+// WithPublicEndpoint begins a trace of its own for each request, with a link to
+// the client's, instead of continuing that: who asks then has no say in what is
+// sampled, and in whose trace it shows. Inside a span of the app's it changes
+// nothing. Default: the client's trace is continued.
+func WithPublicEndpoint() DefaultOption {
+	return def("WithPublicEndpoint", func(p *policy, _ *list) { p.tracing.public = true })
+}
+
+// WithoutPublicEndpoint continues the client's trace.
+func WithoutPublicEndpoint() DefaultOption {
+	return def("WithoutPublicEndpoint", func(p *policy, _ *list) { p.tracing.public = false })
+}
+
+// WithPropagation sends trace context to the service.
+func WithPropagation() DefaultOption {
+	return def("WithPropagation", func(p *policy, _ *list) { p.tracing.silent = false })
+}
+
+// WithoutPropagation sends no trace context to the service, ours nor the
+// client's, and no baggage: for services of others. Attempts have their spans
+// nevertheless. Default: it is sent.
+func WithoutPropagation() DefaultOption {
+	return def("WithoutPropagation", func(p *policy, _ *list) { p.tracing.silent = true })
+}
+
+// WithBaggage takes W3C baggage from clients, 8192 bytes of it at most, and sends
+// it to the service, together with the app's own, where the propagator knows
+// baggage. Whatever clients put in it, the service gets. Default: none is taken
+// or sent.
+func WithBaggage() DefaultOption {
+	return def("WithBaggage", func(p *policy, _ *list) { p.tracing.baggage = true })
+}
+
+// WithoutBaggage takes no baggage from clients and sends none.
+func WithoutBaggage() DefaultOption {
+	return def("WithoutBaggage", func(p *policy, _ *list) { p.tracing.baggage = false })
+}
+
+// WithMountPath says below which path the app mounts the handler, for the
+// http.route of spans and metrics: "/api" makes it "/api/users/{path...}". It is
+// for routers that leave no [http.Request.Pattern]. Given to [New] it is not for
+// the handlers of [Gateway.Upstream]. Default: what the pattern says.
+func WithMountPath(path string) DefaultOption {
+	return def("WithMountPath", func(p *policy, l *list) {
+		if reason := telemetry.CheckMount(path); reason != "" {
+			l.fault(path, reason)
+		}
+		p.tracing.mount = path
+	})
 }
 
 // observe shows what the cache is in through OpenTelemetry.
@@ -113,7 +172,7 @@ func (c *core) observe() (err error) {
 	t := c.snapshot.Load().telemetry
 	c.watched, err = t.ObserveServices(func(tell func(*telemetry.Service, *telemetry.ServiceState)) {
 		none := c.stats.state()
-		tell(t.Unrouted(), &none)
+		tell(t.Unrouted(false), &none)
 		for _, svc := range c.snapshot.Load().services {
 			s := svc.state()
 			s.Whole = svc.mounted

@@ -149,6 +149,7 @@ type policy struct {
 	breakerOpen      time.Duration
 	breakerProbes    int
 	onBreaker        BreakerHook
+	tracing          tracing
 	slow             slowPolicy
 	logRate          float64       // of the successes
 	logLimit         int           // lines of a kind and a second; zero: no limit
@@ -331,6 +332,10 @@ var contradictions = [...]struct{ one, other, reason string }{
 	{"WithRetryBudget", "WithoutRetries", "the same list refines retries"},
 	{"WithRetryBodyBytes", "WithoutRetries", "the same list refines retries"},
 	{"WithMaxRetryAfter", "WithoutRetries", "the same list refines retries"},
+	{"WithPublicEndpoint", "WithoutPublicEndpoint", "the same list asks for traces of its own"},
+	{"WithBaggage", "WithoutBaggage", "the same list asks for baggage"},
+	{"WithPropagation", "WithoutPropagation", "the same list asks for propagation"},
+	{"WithBaggage", "WithoutPropagation", "the same list asks for baggage"},
 	{"WithRequestID", "WithoutRequestID", "the same list names a request id header"},
 	{"WithBearerToken", "WithTokenSource", "the same list gives a fixed token"},
 	{"WithTLSConfig", "WithTransport", "a round tripper of your own has its own TLS configuration"},

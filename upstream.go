@@ -191,13 +191,17 @@ func (c *serviceConfig) build(core *core, next *snapshot, option string, d decla
 	for _, m := range p.methods {
 		svc.methods[m] = struct{}{}
 	}
-	rules := forward.RequestConfig{Set: p.header, Trusted: p.trusted, Via: viaName, MaxHops: maxHops, RequestIDHeader: p.requestIDHeader, Clone: len(p.rewrite) > 0}
+	rules := forward.RequestConfig{Set: p.header, Trusted: p.trusted, Via: viaName, MaxHops: maxHops, RequestIDHeader: p.requestIDHeader, Clone: len(p.rewrite) > 0, Baggage: p.tracing.baggage && !p.tracing.silent}
 	if p.tokenSource != nil {
 		rules.Drop = []string{"Authorization"}
 	}
 	svc.rules = forward.NewRequestRules(rules)
-	svc.routed = next.telemetry.Service(telemetry.ServiceConfig{Name: d.name})
-	svc.mounted = next.telemetry.Service(telemetry.ServiceConfig{Name: d.name, Whole: true})
+	spans := telemetry.ServiceConfig{Name: d.name, Mount: p.tracing.mount, Public: p.tracing.public, Silent: p.tracing.silent, Baggage: p.tracing.baggage}
+	svc.routed = next.telemetry.Service(spans)
+	if spans.Whole = true; option != "NewUpstream" {
+		spans.Mount = "" // it is the gateway's
+	}
+	svc.mounted = next.telemetry.Service(spans)
 	return svc
 }
 
@@ -1138,7 +1142,7 @@ func (f *fetch) newAttempt() (*attempt, *Error) {
 	if f.detached && a.endpoint.client == nil {
 		ctx = context.WithoutCancel(ctx)
 	}
-	a.ctx = a.endpoint.spans.StartClient(ctx, &a.span, f.out.method, f.out.path, f.out.query, f.purse.Spent()-1)
+	a.ctx = a.endpoint.spans.StartClient(ctx, &a.span, f.out.method, f.out.path, f.out.query, f.purse.Spent()-1, f.x.cause)
 	f.spans.Inject(a.ctx, a.header)
 	if err := f.begin(a); err != nil {
 		fe := a.classify(err)

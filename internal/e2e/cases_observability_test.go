@@ -25,7 +25,7 @@ import (
 
 // observabilityCases are section 9: what outsiders can do to records.
 func observabilityCases() []attackCase {
-	return append(cardinalityCases(), logInjectionCases()...)
+	return slices.Concat(cardinalityCases(), logInjectionCases(), sharingCases())
 }
 
 // metrics returns all that is recorded, as text.

@@ -26,8 +26,9 @@ type Client struct {
 
 // StartClient begins the telemetry of an attempt in c, and returns the context
 // to send it with. Path, escaped, and query are those that go to the upstream;
-// resend is 0 for the first attempt of a fetch and counts up from there.
-func (e *Endpoint) StartClient(ctx context.Context, c *Client, name, path, query string, resend int) context.Context {
+// resend is 0 for the first attempt of a fetch and counts up from there. Cause is
+// the request that led to an attempt outside of its own trace.
+func (e *Endpoint) StartClient(ctx context.Context, c *Client, name, path, query string, resend int, cause Ref) context.Context {
 	*c = Client{endpoint: e, ctx: ctx, method: methodOf(name)}
 	t := e.service.telemetry
 	if t.tracer == nil {
@@ -38,7 +39,7 @@ func (e *Endpoint) StartClient(ctx context.Context, c *Client, name, path, query
 	if sampling {
 		options = st.with(e.describe(make([]attribute.KeyValue, 0, 4), name, path, query, resend)...)
 	}
-	c.ctx, c.span = t.tracer.Start(ctx, st.name, options...)
+	c.ctx, c.span = t.tracer.Start(ctx, st.name, cause.on(options)...)
 	if !sampling && c.span.IsRecording() {
 		c.span.SetAttributes(e.describe(make([]attribute.KeyValue, 0, 4), name, path, query, resend)...)
 	}
@@ -73,6 +74,9 @@ func (e *Endpoint) describe(attrs []attribute.KeyValue, name, path, query string
 	}
 	return attrs
 }
+
+// Ref refers to the attempt's span, whether it has ended or not.
+func (c *Client) Ref() Ref { return refOf(c.span) }
 
 // Head notes the final response header. Proto is as in http.Response; peer is
 // the endpoint's host:port, "" if unknown.

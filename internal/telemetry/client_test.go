@@ -94,7 +94,7 @@ func TestClientSpan(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRig(t)
 			var c Client
-			r.Service(ServiceConfig{Name: "users"}).Endpoint(tt.config).StartClient(context.Background(), &c, tt.method, tt.path, tt.query, tt.resend)
+			r.Service(ServiceConfig{Name: "users"}).Endpoint(tt.config).StartClient(context.Background(), &c, tt.method, tt.path, tt.query, tt.resend, Ref{})
 			c.Head(200, "HTTP/1.1", "10.1.2.3:8000")
 			c.End("", time.Millisecond)
 
@@ -130,7 +130,7 @@ func TestClientOutcome(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRig(t)
 			var c Client
-			at(r.users()).StartClient(context.Background(), &c, "GET", "/", "", 0)
+			at(r.users()).StartClient(context.Background(), &c, "GET", "/", "", 0, Ref{})
 			if tt.status != 0 {
 				c.Head(tt.status, "HTTP/1.1", "10.1.2.3:8000")
 			}
@@ -165,7 +165,7 @@ func TestEndpointsAreToldApart(t *testing.T) {
 		e := s.Endpoint(EndpointConfig{Scheme: "http", Host: host})
 		for range 2 {
 			var c Client
-			e.StartClient(context.Background(), &c, "GET", "/", "", 0)
+			e.StartClient(context.Background(), &c, "GET", "/", "", 0, Ref{})
 			c.End("", time.Millisecond)
 		}
 	}
@@ -188,7 +188,7 @@ func TestAttemptsAreSiblingsUnderTheRequest(t *testing.T) {
 	ctx := s.StartServer(&sv, httptest.NewRequest(http.MethodGet, "/users/1", nil))
 	for i := range 3 {
 		var c Client
-		at(s).StartClient(ctx, &c, "GET", "/1", "", i)
+		at(s).StartClient(ctx, &c, "GET", "/1", "", i, Ref{})
 		c.Head(503, "HTTP/1.1", "")
 		c.End("", time.Millisecond)
 	}
@@ -205,7 +205,7 @@ func TestAttemptsAreSiblingsUnderTheRequest(t *testing.T) {
 func TestClientEndsOnce(t *testing.T) {
 	r := newRig(t)
 	var c Client
-	at(r.users()).StartClient(context.Background(), &c, "GET", "/", "", 0)
+	at(r.users()).StartClient(context.Background(), &c, "GET", "/", "", 0, Ref{})
 	c.Head(200, "HTTP/2.0", "")
 	c.End("", time.Millisecond)
 	c.End("reset", time.Second)

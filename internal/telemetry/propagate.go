@@ -9,11 +9,16 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 )
 
-// The headers of W3C Trace Context, as http.Header has them.
+// The headers of W3C Trace Context and Baggage, as http.Header has them.
 const (
-	traceparent = "Traceparent"
-	tracestate  = "Tracestate"
+	traceparent  = "Traceparent"
+	tracestate   = "Tracestate"
+	baggageField = "Baggage" // of W3C Baggage
 )
+
+// maxBaggage is how many bytes of baggage are believed or passed on, which is what
+// must be (W3C Baggage §3.3.2). More is dropped, as a whole.
+const maxBaggage = 8192
 
 // maxTraceState is how many bytes of tracestate are believed or passed on; 512
 // is the least that must be (W3C Trace Context §3.3.1.5). More is dropped, as a
@@ -22,25 +27,48 @@ const maxTraceState = 4096
 
 // Inject makes h, which goes to an upstream, carry the trace of ctx and no
 // other: what the client sent in the propagator's fields is deleted first.
-// Without a propagator the client's trace context passes as it came, in bounds.
+// Without a propagator the client's trace context passes as it came, in bounds,
+// unless the client is not to be trusted. A silent service is sent none.
 func (s *Service) Inject(ctx context.Context, h http.Header) {
 	t := s.telemetry
 	fields := t.propagated()
-	if len(fields) == 0 {
-		if _, ok := traceState(h); !ok {
-			delete(h, tracestate)
-		}
-		return
+	if len(fields) == 0 || s.silent {
+		s.pass(h)
 	}
 	for _, name := range fields {
 		delete(h, name)
 	}
-	t.propagator.Inject(ctx, t.carrier(h))
+	if len(fields) > 0 && !s.silent {
+		t.propagator.Inject(ctx, s.carrier(h))
+	}
+}
+
+// pass leaves of the client's own context what may reach the service.
+func (s *Service) pass(h http.Header) {
+	_, ok := traceState(h)
+	if s.silent || s.public {
+		delete(h, traceparent)
+	}
+	if s.silent || s.public || !ok {
+		delete(h, tracestate)
+	}
+	if tooLong(h[baggageField]) {
+		delete(h, baggageField)
+	}
+}
+
+// tooLong reports whether baggage is more than is believed.
+func tooLong(lines []string) bool {
+	size := 0
+	for _, line := range lines {
+		size += len(line)
+	}
+	return size > maxBaggage
 }
 
 // extract returns ctx with the client's trace.
-func (t *Telemetry) extract(ctx context.Context, h http.Header) context.Context {
-	return t.propagator.Extract(ctx, t.carrier(h))
+func (s *Service) extract(ctx context.Context, h http.Header) context.Context {
+	return s.telemetry.propagator.Extract(ctx, s.carrier(h))
 }
 
 // propagated returns the propagator's fields in canonical form. They are asked
@@ -61,8 +89,8 @@ func (t *Telemetry) propagated() []string {
 	return names
 }
 
-func (t *Telemetry) carrier(h http.Header) propagation.TextMapCarrier {
-	if t.baggage {
+func (s *Service) carrier(h http.Header) propagation.TextMapCarrier {
+	if s.baggage {
 		return carrier(h)
 	}
 	return plainCarrier(h)
@@ -82,15 +110,25 @@ func (c carrier) Get(name string) string {
 		return ""
 	case name == traceparent && len(lines) > 1:
 		return ""
+	case name == traceparent:
+		return traceParent(lines[0])
 	case name == tracestate:
 		list, _ := traceState(http.Header(c))
-		return list
+		return members(list)
+	case name == baggageField && tooLong(lines):
+		return ""
 	}
 	return lines[0]
 }
 
 // Values implements propagation.ValuesGetter.
-func (c carrier) Values(name string) []string { return c[canonical(name)] }
+func (c carrier) Values(name string) []string {
+	name = canonical(name)
+	if name == baggageField && tooLong(c[name]) {
+		return nil
+	}
+	return c[name]
+}
 
 // Set implements propagation.TextMapCarrier.
 func (c carrier) Set(name, value string) { c[canonical(name)] = []string{value} }
@@ -146,7 +184,7 @@ func (c plainCarrier) Keys() []string {
 // Jaeger (uberctx-*) propagators.
 func isBaggage(name string) bool {
 	name = canonical(name)
-	return name == "Baggage" || strings.HasPrefix(name, "Ot-Baggage-") ||
+	return name == baggageField || strings.HasPrefix(name, "Ot-Baggage-") ||
 		strings.HasPrefix(name, "Uberctx-") || name == "Jaeger-Baggage"
 }
 
@@ -159,9 +197,46 @@ func canonical(name string) string {
 	case "tracestate":
 		return tracestate
 	case "baggage":
-		return "Baggage"
+		return baggageField
 	}
 	return textproto.CanonicalMIMEHeaderKey(name)
+}
+
+// traceParent returns a traceparent as OpenTelemetry's propagator reads it right:
+// of version 00, nothing follows the flags, not even a dash, and those that are
+// reserved mean nothing (W3C Trace Context §3.2.2).
+func traceParent(s string) string {
+	const at, size = 53, 55 // of the flags, and of all
+	switch {
+	case len(s) < size || s[:3] != "00-":
+		return s
+	case len(s) > size:
+		return ""
+	case s[at] == '0' && '0' <= s[at+1] && s[at+1] <= '3', !isLowerHex(s[at]), !isLowerHex(s[at+1]):
+		return s
+	}
+	return s[:at] + "0" + string('0'+unhex(s[at+1])&3)
+}
+
+func isLowerHex(c byte) bool { return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' }
+
+// members returns a list without the members that are nothing but white space,
+// which may be there (W3C Trace Context §3.3.1.3).
+func members(list string) string {
+	blank := false
+	for member := range strings.SplitSeq(list, ",") {
+		blank = blank || strings.Trim(member, " \t") == ""
+	}
+	if !blank {
+		return list
+	}
+	var kept []string
+	for member := range strings.SplitSeq(list, ",") {
+		if strings.Trim(member, " \t") != "" {
+			kept = append(kept, member)
+		}
+	}
+	return strings.Join(kept, ",")
 }
 
 // traceState joins the lines of the list (RFC 9110 §5.3); false when it is too

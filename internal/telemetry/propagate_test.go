@@ -2,9 +2,11 @@ package telemetry
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -27,7 +29,7 @@ func forward(s *Service, in http.Header) (context.Context, http.Header) {
 	r.Header = in
 	var sv Server
 	var c Client
-	ctx := at(s).StartClient(s.StartServer(&sv, r), &c, "GET", "/1", "", 0)
+	ctx := at(s).StartClient(s.StartServer(&sv, r), &c, "GET", "/1", "", 0, Ref{})
 	out := in.Clone()
 	s.Inject(ctx, out)
 	return ctx, out
@@ -55,8 +57,8 @@ func TestInjectLeavesNoStaleField(t *testing.T) {
 }
 
 func TestBaggagePassesWhenAsked(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.Baggage = true })
-	_, out := forward(r.users(), http.Header{"Baggage": {"a=1", "b=2"}})
+	s := newRig(t).Service(ServiceConfig{Name: "users", Baggage: true})
+	_, out := forward(s, http.Header{"Baggage": {"a=1", "b=2"}})
 	require.Len(t, out["Baggage"], 1)
 	assert.ElementsMatch(t, []string{"a=1", "b=2"}, strings.Split(out.Get("Baggage"), ","))
 
@@ -64,7 +66,7 @@ func TestBaggagePassesWhenAsked(t *testing.T) {
 	for i := range lines {
 		lines[i] = "k=" + strings.Repeat("v", 655)
 	}
-	_, out = forward(r.users(), http.Header{"Baggage": lines})
+	_, out = forward(s, http.Header{"Baggage": lines})
 	assert.NotContains(t, out, "Baggage", "64 KiB of it are too much")
 }
 
@@ -131,20 +133,137 @@ func (talkative) Inject(_ context.Context, c propagation.TextMapCarrier) {
 func TestNoPropagatorCarriesBaggageUnasked(t *testing.T) {
 	in := http.Header{"Ot-Baggage-User": {"canary"}, "Uberctx-User": {"canary"}, "X-Talk": {"stale"}}
 	for _, asked := range []bool{false, true} {
-		r := newRig(t, func(c *Config) { c.Propagator, c.Baggage = talkative{}, asked })
+		r := newRig(t, func(c *Config) { c.Propagator = talkative{} })
+		s := r.Service(ServiceConfig{Name: "users", Baggage: asked})
 		var sv Server
 		req := httptest.NewRequest(http.MethodGet, "/users/1", nil)
 		req.Header = in
-		ctx := r.users().StartServer(&sv, req)
+		ctx := s.StartServer(&sv, req)
 		assert.Equal(t, asked, ctx.Value(talkative{}) != nil)
 
 		out := http.Header{"X-Talk": {"stale"}}
-		r.users().Inject(ctx, out)
+		s.Inject(ctx, out)
 		if !asked {
 			assert.Equal(t, http.Header{"X-Talk": {"1"}}, out)
 		} else {
 			assert.Equal(t, "canary", out.Get("Ot-Baggage-User"))
 		}
+	}
+}
+
+// A public endpoint takes nobody's trace for its own: it links to it. A silent
+// service is told of none.
+func TestWhoIsTrustedAndToldOfATrace(t *testing.T) {
+	w3c := propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{})
+	in := http.Header{"Traceparent": {clientParent}, "Tracestate": {"a=1"}, "Baggage": {"a=1"}}
+	tests := []struct {
+		name       string
+		config     ServiceConfig
+		tracer     trace.TracerProvider // nil: the rig's
+		propagator propagation.TextMapPropagator
+		continued  bool
+		sent       []string // what the service is sent
+	}{
+		{"default", ServiceConfig{}, nil, w3c, true, []string{"Traceparent", "Tracestate"}},
+		{"public", ServiceConfig{Public: true}, nil, w3c, false, []string{"Traceparent"}},
+		{"public, with baggage", ServiceConfig{Public: true, Baggage: true}, nil, w3c, false, []string{"Baggage", "Traceparent"}},
+		{"silent", ServiceConfig{Silent: true}, nil, w3c, true, nil},
+		{"silent, with baggage", ServiceConfig{Silent: true, Baggage: true}, nil, w3c, true, nil},
+		{"public and silent", ServiceConfig{Public: true, Silent: true}, nil, w3c, false, nil},
+		{"public without a tracer", ServiceConfig{Public: true}, noopTracer(), w3c, false, nil},
+		{"without a propagator", ServiceConfig{}, noopTracer(), nil, true, []string{"Baggage", "Traceparent", "Tracestate"}}, // as it comes from forward
+		{"public without a propagator", ServiceConfig{Public: true}, noopTracer(), nil, false, []string{"Baggage"}},
+		{"silent without a propagator", ServiceConfig{Silent: true}, noopTracer(), nil, true, []string{"Baggage"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, func(c *Config) {
+				if c.Propagator = tt.propagator; tt.tracer != nil {
+					c.Tracer = tt.tracer
+				}
+			})
+			tt.config.Name = "users"
+			s := r.Service(tt.config)
+			req := httptest.NewRequest(http.MethodGet, "/users/1", nil)
+			req.Header = in.Clone()
+			var sv Server
+			var c Client
+			ctx := at(s).StartClient(s.StartServer(&sv, req), &c, "GET", "/1", "", 0, Ref{})
+			out := in.Clone()
+			s.Inject(ctx, out)
+			assert.Equal(t, tt.sent, slices.Sorted(maps.Keys(out)))
+			if tt.sent != nil && tt.sent[len(tt.sent)-1] == "Traceparent" { // of ours
+				assert.Contains(t, out.Get("Traceparent"), sv.TraceID())
+			}
+			c.End("", 0)
+			sv.End(&ServerResult{Status: 200})
+			if tt.tracer != nil {
+				return
+			}
+			require.Len(t, r.spans.Ended(), 2)
+			span := r.spans.Ended()[1]
+			assert.Equal(t, trace.SpanKindServer, span.SpanKind())
+			assert.Equal(t, tt.continued, span.SpanContext().TraceID().String() == clientID)
+			assert.Equal(t, tt.continued, span.Parent().IsValid())
+			if tt.continued {
+				assert.Empty(t, span.Links())
+				return
+			}
+			require.Len(t, span.Links(), 1)
+			assert.Equal(t, clientID, span.Links()[0].SpanContext.TraceID().String())
+			assert.Equal(t, "a=1", span.Links()[0].SpanContext.TraceState().String())
+			assert.Empty(t, span.SpanContext().TraceState().String())
+		})
+	}
+}
+
+// What the app has begun, or has taken from the request itself, is the app's to
+// trust.
+func TestAPublicEndpointInsideALocalSpan(t *testing.T) {
+	r := newRig(t)
+	s := r.Service(ServiceConfig{Name: "users", Public: true})
+	ctx, parent := r.tracer.Tracer("app").Start(context.Background(), "app")
+	serve(s, httptest.NewRequest(http.MethodGet, "/users/1", nil).WithContext(ctx), ServerResult{Status: 200})
+	assert.Equal(t, parent.SpanContext().SpanID(), r.span().Parent().SpanID())
+	assert.Empty(t, r.span().Links())
+}
+
+// What is done on nobody's behalf has a trace of its own, and names its cause.
+func TestAnAttemptBehindTheRequestLinksToIt(t *testing.T) {
+	r := newRig(t)
+	s := r.users()
+	var sv Server
+	var c Client
+	ctx := s.StartServer(&sv, httptest.NewRequest(http.MethodGet, "/users/1", nil))
+	cause := sv.Ref()
+	sv.End(&ServerResult{Status: 200})
+	ctx, _ = Detach(ctx)
+	at(s).StartClient(ctx, &c, "GET", "/1", "", 0, cause)
+	c.End("", 0)
+	spans := r.spans.Ended()
+	require.Len(t, spans, 2)
+	assert.False(t, spans[1].Parent().IsValid())
+	assert.NotEqual(t, spans[0].SpanContext().TraceID(), spans[1].SpanContext().TraceID())
+	require.Len(t, spans[1].Links(), 1)
+	assert.Equal(t, spans[0].SpanContext(), spans[1].Links()[0].SpanContext)
+	assert.Equal(t, cause, sv.Ref(), "also when it has ended")
+}
+
+func TestTraceParentIsReadRight(t *testing.T) {
+	base := clientParent[:53]
+	for in, want := range map[string]string{
+		base + "00": base + "00", base + "01": base + "01", base + "03": base + "03", base + "04": base + "00", base + "ff": base + "03", base + "1a": base + "02",
+		base + "0g": base + "0g", base + "FF": base + "FF", base + "0": base + "0", base + "040": "", base + "01-": "", "01" + base[2:] + "ff": "01" + base[2:] + "ff", "": "",
+	} {
+		assert.Equal(t, want, traceParent(in), "%q", in)
+	}
+}
+
+func TestBlankMembers(t *testing.T) {
+	for in, want := range map[string]string{
+		"": "", "a=1": "a=1", "a=1,b=2": "a=1,b=2", "a=1,,b=2": "a=1,b=2", " , a=1,\t": " a=1", ", ,": "",
+	} {
+		assert.Equal(t, want, members(in), "%q", in)
 	}
 }
 

@@ -24,7 +24,7 @@ type route struct {
 
 // route returns the route of requests that reached the service by pattern.
 func (s *Service) route(pattern string) *route {
-	if pattern == "" || !s.routed {
+	if pattern == "" || s.mount != "" || !s.routed {
 		return s.unmounted
 	}
 	if r, ok := s.routes.get(pattern); ok {
@@ -47,7 +47,33 @@ func (s *Service) eachRoute(tell func(*route)) {
 }
 
 func (s *Service) newRoute(pattern string) *route {
+	if s.mount != "" {
+		return &route{template: text(below(s.mount, s.name, s.whole), maxURL)}
+	}
 	return &route{template: text(template(pattern, s.name, s.whole), maxURL)}
+}
+
+// CheckMount says what keeps a path from being one that a handler is mounted
+// below; "" if nothing does.
+func CheckMount(path string) (reason string) {
+	switch {
+	case !strings.HasPrefix(path, "/"):
+		return "does not begin with a slash"
+	case len(path) > maxText:
+		return "longer than 256 bytes"
+	case strings.ContainsFunc(path, func(c rune) bool { return c <= ' ' || c > '~' }) || strings.ContainsAny(path, "?#*"):
+		return "is no path of an app's"
+	}
+	return ""
+}
+
+// below returns the route of a service whose handler is mounted below a path.
+func below(mount, service string, whole bool) string {
+	mount = strings.TrimRight(mount, "/")
+	if whole {
+		return mount + "/{path...}"
+	}
+	return mount + "/" + service + "/{path...}"
 }
 
 // template returns the route that the app's router matched together with ours.

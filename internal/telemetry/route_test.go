@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 
@@ -34,6 +35,28 @@ func TestTemplate(t *testing.T) {
 	for _, tt := range tests {
 		assert.Equal(t, tt.segment, template(tt.pattern, "users", false), "%q", tt.pattern)
 		assert.Equal(t, tt.whole, template(tt.pattern, "users", true), "%q", tt.pattern)
+	}
+}
+
+func TestTheAppMaySayWhereItMounts(t *testing.T) {
+	tests := []struct{ mount, segment, whole string }{
+		{"/", "/users/{path...}", "/{path...}"},
+		{"/api", "/api/users/{path...}", "/api/{path...}"},
+		{"/api/", "/api/users/{path...}", "/api/{path...}"},
+		{"/{tenant}/api", "/{tenant}/api/users/{path...}", "/{tenant}/api/{path...}"},
+	}
+	for _, tt := range tests {
+		assert.Empty(t, CheckMount(tt.mount))
+		for whole, want := range map[bool]string{false: tt.segment, true: tt.whole} {
+			r := newRig(t)
+			req := httptest.NewRequest(http.MethodGet, "/users/1", nil)
+			req.Pattern = "/elsewhere/"
+			serve(r.Service(ServiceConfig{Name: "users", Mount: tt.mount, Whole: whole}), req, ServerResult{Status: 200})
+			assert.Equal(t, "GET "+want, r.span().Name(), "%q", tt.mount)
+		}
+	}
+	for _, mount := range []string{"", "api", "/a b", "/a?b", "/a#b", "/a*", "/\n", "/é", "/" + strings.Repeat("a", 256)} {
+		assert.NotEmpty(t, CheckMount(mount), "%q", mount)
 	}
 }
 

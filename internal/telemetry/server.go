@@ -3,6 +3,7 @@ package telemetry
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -45,7 +46,8 @@ type ServerResult struct {
 }
 
 // StartServer begins the telemetry of r in sv, and returns the context for what
-// is done on its behalf. The trace of the client is continued. Inside a local
+// is done on its behalf. The trace of the client is continued, or, of one that is
+// not to be trusted, linked to. Inside a local
 // span, one that the app started in this process, the span becomes its child of
 // internal kind, for the request has its server span already.
 func (s *Service) StartServer(sv *Server, r *http.Request) context.Context {
@@ -60,23 +62,68 @@ func (s *Service) StartServer(sv *Server, r *http.Request) context.Context {
 	if parent := trace.SpanContextFromContext(sv.ctx); parent.IsValid() {
 		sv.inner = !parent.IsRemote()
 	} else {
-		sv.ctx = s.telemetry.extract(sv.ctx, r.Header)
+		sv.ctx = s.extract(sv.ctx, r.Header)
+	}
+	var client Ref
+	if s.public && !sv.inner {
+		sv.ctx, client = Detach(sv.ctx)
 	}
 	if s.telemetry.tracer != nil {
-		sv.start(r)
+		sv.start(r, client)
 	}
 	return sv.ctx
 }
 
+// Detach returns ctx without the trace that it has, and what that was.
+func Detach(ctx context.Context) (context.Context, Ref) {
+	sc := trace.SpanContextFromContext(ctx)
+	if !sc.IsValid() {
+		return ctx, Ref{}
+	}
+	return trace.ContextWithSpanContext(ctx, trace.SpanContext{}), Ref{&sc}
+}
+
+// A Ref refers to a span. The zero value refers to none.
+type Ref struct{ to *trace.SpanContext }
+
+// on returns the options for a span that links to what is referred to.
+func (r Ref) on(options []trace.SpanStartOption) []trace.SpanStartOption {
+	if r.to == nil {
+		return options
+	}
+	return append(slices.Clip(options), trace.WithLinks(trace.Link{SpanContext: *r.to}))
+}
+
+func refOf(span trace.Span) (r Ref) {
+	if span == nil {
+		return r
+	}
+	if sc := span.SpanContext(); sc.IsSampled() {
+		r.to = &sc
+	}
+	return r
+}
+
+// Ref refers to the request's span, whether it has ended or not.
+func (sv *Server) Ref() Ref { return refOf(sv.span) }
+
+// Link says that the request was answered by what another span is about.
+func (sv *Server) Link(r Ref) {
+	if sv.span != nil && r.to != nil && sv.span.IsRecording() {
+		sv.span.AddLink(trace.Link{SpanContext: *r.to})
+	}
+}
+
 // start starts the span with what a sampler needs, and adds the rest when it
 // is recorded.
-func (sv *Server) start(r *http.Request) {
+func (sv *Server) start(r *http.Request, link Ref) {
 	t, st := sv.service.telemetry, sv.route.start(sv)
 	path, query := target(r)
 	options, sampling := st.options, t.sampling()
 	if sampling {
 		options = st.with(semconv.URLPath(text(path, maxURL)))
 	}
+	options = link.on(options)
 	sv.ctx, sv.span = t.tracer.Start(sv.ctx, st.name, options...)
 	if !sv.span.IsRecording() {
 		return

@@ -144,7 +144,7 @@ func TestServerSpan(t *testing.T) {
 			}
 			s := r.users()
 			if tt.unrouted {
-				s = r.Unrouted()
+				s = r.Unrouted(false)
 			}
 			serve(s, req, tt.result)
 
@@ -304,7 +304,7 @@ func TestSamplersSeeWhatTheyDecideBy(t *testing.T) {
 	var sv Server
 	var c Client
 	ctx := s.StartServer(&sv, httptest.NewRequest(http.MethodGet, "/users/1?sig=abc", nil))
-	at(s).StartClient(ctx, &c, "POST", "/1", "sig=abc", 2)
+	at(s).StartClient(ctx, &c, "POST", "/1", "sig=abc", 2, Ref{})
 	c.Head(200, "HTTP/1.1", "10.0.0.1:80")
 	c.End("", time.Second)
 	sv.End(&ServerResult{Status: 200})
@@ -379,7 +379,7 @@ func TestHostileRequestsAddNoSeriesAndBoundedSpans(t *testing.T) {
 		}
 		serve(s, req, ServerResult{Status: 600 + i})
 		var c Client
-		e.StartClient(context.Background(), &c, req.Method, "/"+junk(16), junk(16), 0)
+		e.StartClient(context.Background(), &c, req.Method, "/"+junk(16), junk(16), 0, Ref{})
 		c.Head(600+i, junk(8), junk(8))
 		c.End("", 0)
 	}

@@ -48,7 +48,7 @@ func TestServicesAreObservedUntilStopped(t *testing.T) {
 			},
 		})
 		tell(b, &ServiceState{Endpoints: []EndpointState{{Endpoint: app, Healthy: true}}})
-		tell(r.Unrouted(), &ServiceState{Active: 1, Requests: []ReasonCount{{Reason: "unknown_service", N: 3}}})
+		tell(r.Unrouted(false), &ServiceState{Active: 1, Requests: []ReasonCount{{Reason: "unknown_service", N: 3}}})
 	})
 	require.NoError(t, err)
 	values, monotonic := r.sums()

@@ -41,7 +41,6 @@ type Config struct {
 	Meter      metric.MeterProvider          // nil: the global one
 	Propagator propagation.TextMapPropagator // nil: the global one
 	Version    string                        // of the instrumentation scope
-	Baggage    bool                          // take baggage from clients and send it to services
 }
 
 // Telemetry holds the instruments that all services share. It is safe for
@@ -51,7 +50,6 @@ type Telemetry struct {
 	meter      metric.Meter
 	propagator propagation.TextMapPropagator
 	fields     atomic.Pointer[[]string] // the propagator's Fields in canonical form, once known
-	baggage    bool
 
 	placeholder trace.TracerProvider // the global provider while none is set; else nil
 
@@ -60,12 +58,12 @@ type Telemetry struct {
 	client  metric.Float64Histogram
 	own     metric.Float64Histogram
 
-	unrouted *Service
+	unrouted [2]*Service // by index of public
 }
 
 // New creates the instruments. It fails when the meter provider refuses one.
 func New(c Config) (*Telemetry, error) {
-	t := &Telemetry{propagator: c.Propagator, baggage: c.Baggage}
+	t := &Telemetry{propagator: c.Propagator}
 	if t.propagator == nil {
 		t.propagator = otel.GetTextMapPropagator()
 	}
@@ -73,7 +71,7 @@ func New(c Config) (*Telemetry, error) {
 	if err := t.setMeter(c); err != nil {
 		return nil, err
 	}
-	t.unrouted = newService(t, ServiceConfig{})
+	t.unrouted = [2]*Service{newService(t, ServiceConfig{}), newService(t, ServiceConfig{Public: true})}
 	return t, nil
 }
 
@@ -136,6 +134,11 @@ func (t *Telemetry) sampling() bool {
 type ServiceConfig struct {
 	Name  string
 	Whole bool // the whole path is forwarded: it has no segment that names the service
+
+	Mount   string // the path that the app has mounted the service's handler below; "": the pattern tells
+	Public  bool   // a client's trace is not continued, but linked to
+	Silent  bool   // requests to the service carry no trace context
+	Baggage bool   // take baggage from clients and send it to the service
 }
 
 // Service holds what is prepared for one service. It is safe for concurrent
@@ -146,6 +149,10 @@ type Service struct {
 	whole     bool
 	routed    bool    // a known service: its routes have templates
 	own       *series // of the gateway's own part of its requests
+	mount     string
+	public    bool
+	silent    bool
+	baggage   bool
 
 	unmounted *route // for requests without a pattern
 	routes    table[string, *route]
@@ -160,11 +167,14 @@ func (t *Telemetry) Service(c ServiceConfig) *Service {
 }
 
 // Unrouted is for requests that belong to no known service: they have no route,
-// and their spans are named by the method alone.
-func (t *Telemetry) Unrouted() *Service { return t.unrouted }
+// and their spans are named by the method alone. Public is as in ServiceConfig.
+func (t *Telemetry) Unrouted(public bool) *Service { return t.unrouted[index(public)] }
 
 func newService(t *Telemetry, c ServiceConfig) *Service {
-	s := &Service{telemetry: t, name: text(c.Name, maxText), whole: c.Whole, unmounted: &route{}}
+	s := &Service{
+		telemetry: t, name: text(c.Name, maxText), whole: c.Whole, unmounted: &route{},
+		mount: c.Mount, public: c.Public, silent: c.Silent, baggage: c.Baggage,
+	}
 	var attrs []attribute.KeyValue
 	if s.name != "" {
 		attrs = append(attrs, serviceKey.String(s.name))

@@ -110,7 +110,7 @@ func serve(s *Service, r *http.Request, res ServerResult) {
 // attempt records one whole attempt.
 func attempt(e *Endpoint, status int, errorType string) {
 	var c Client
-	e.StartClient(context.Background(), &c, "GET", "/x", "", 0)
+	e.StartClient(context.Background(), &c, "GET", "/x", "", 0, Ref{})
 	c.Head(status, "HTTP/1.1", "10.1.2.3:8000")
 	c.End(errorType, time.Millisecond)
 }
@@ -150,7 +150,7 @@ func TestOwnPartIsMeasuredByService(t *testing.T) {
 	for _, own := range []time.Duration{20 * time.Microsecond, 3 * time.Millisecond} {
 		serve(r.users(), httptest.NewRequest(http.MethodGet, "/users/1", nil), ServerResult{Status: 200, Duration: time.Second, Own: own})
 	}
-	serve(r.Unrouted(), httptest.NewRequest(http.MethodGet, "/x", nil), ServerResult{Status: 404, Own: time.Microsecond})
+	serve(r.Unrouted(false), httptest.NewRequest(http.MethodGet, "/x", nil), ServerResult{Status: 404, Own: time.Microsecond})
 	const name = "gateway.request.own.duration"
 	assert.Equal(t, "s", r.metrics()[name].Unit)
 	counts := map[string]uint64{}
@@ -278,7 +278,7 @@ func newExchange(te *Telemetry) func() {
 	out, x := http.Header{}, &exchange{}
 	return func() {
 		ctx := s.StartServer(&x.server, r)
-		ctx = e.StartClient(ctx, &x.client, "GET", "/42", "page=2&sig=abc", 0)
+		ctx = e.StartClient(ctx, &x.client, "GET", "/42", "page=2&sig=abc", 0, Ref{})
 		s.Inject(ctx, out)
 		x.client.Head(200, "HTTP/1.1", "10.1.2.3:8000")
 		x.client.End("", time.Millisecond)
@@ -323,7 +323,7 @@ func setGlobalsLater(t *testing.T) {
 	h := http.Header{}
 	s := te.Service(ServiceConfig{Name: "users"})
 	var c Client
-	s.Inject(at(s).StartClient(context.Background(), &c, "GET", "/", "", 0), h)
+	s.Inject(at(s).StartClient(context.Background(), &c, "GET", "/", "", 0, Ref{}), h)
 	assert.NotEmpty(t, h.Get("Traceparent"))
 }
 

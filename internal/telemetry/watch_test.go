@@ -37,7 +37,7 @@ func TestWhatIsWatchedIsReadAsSamples(t *testing.T) {
 		a := r.Service(ServiceConfig{Name: "a"})
 		at := a.Endpoint(EndpointConfig{Scheme: "http", Host: "one"})
 		watch, err := r.ObserveServices(func(tell func(*Service, *ServiceState)) {
-			tell(r.Unrouted(), &ServiceState{Requests: []ReasonCount{{N: 1}}})
+			tell(r.Unrouted(false), &ServiceState{Requests: []ReasonCount{{N: 1}}})
 			tell(a, &ServiceState{Active: -1, Requests: []ReasonCount{{"timeout", 2}}, Retries: 5, Endpoints: []EndpointState{{Endpoint: at, Healthy: true}}})
 		})
 		require.NoError(t, err)
