@@ -46,33 +46,53 @@ type Config struct {
 // Telemetry holds the instruments that all services share. It is safe for
 // concurrent use; make it with New.
 type Telemetry struct {
-	tracer     trace.Tracer // nil: spans go nowhere
-	meter      metric.Meter
+	instruments
 	propagator propagation.TextMapPropagator
 	fields     atomic.Pointer[[]string] // the propagator's Fields in canonical form, once known
 
+	unrouted [2]*Service // by index of public
+}
+
+// instruments are what the providers have given.
+type instruments struct {
+	tracer      trace.Tracer         // nil: spans go nowhere
 	placeholder trace.TracerProvider // the global provider while none is set; else nil
+	meter       metric.Meter
 
 	server  metric.Float64Histogram
 	gateway metric.Float64Histogram
 	client  metric.Float64Histogram
 	own     metric.Float64Histogram
-
-	unrouted [2]*Service // by index of public
 }
 
 // New creates the instruments. It fails when the meter provider refuses one.
 func New(c Config) (*Telemetry, error) {
-	t := &Telemetry{propagator: c.Propagator}
-	if t.propagator == nil {
-		t.propagator = otel.GetTextMapPropagator()
-	}
+	t := newTelemetry(c)
 	t.setTracer(c)
 	if err := t.setMeter(c); err != nil {
 		return nil, err
 	}
-	t.unrouted = [2]*Service{newService(t, ServiceConfig{}), newService(t, ServiceConfig{Public: true})}
 	return t, nil
+}
+
+// With returns telemetry by another configuration, which uses the same
+// instruments: its providers are ignored.
+func (t *Telemetry) With(c Config) *Telemetry {
+	other := newTelemetry(c)
+	other.instruments = t.instruments
+	for i, s := range other.unrouted {
+		s.book = t.unrouted[i].book
+	}
+	return other
+}
+
+func newTelemetry(c Config) *Telemetry {
+	t := &Telemetry{propagator: c.Propagator}
+	if t.propagator == nil {
+		t.propagator = otel.GetTextMapPropagator()
+	}
+	t.unrouted = [2]*Service{newService(t, ServiceConfig{}), newService(t, ServiceConfig{Public: true})}
+	return t
 }
 
 func (t *Telemetry) setTracer(c Config) {
@@ -147,14 +167,18 @@ type Service struct {
 	telemetry *Telemetry
 	name      string
 	whole     bool
-	routed    bool    // a known service: its routes have templates
-	own       *series // of the gateway's own part of its requests
+	routed    bool // a known service: its routes have templates
 	mount     string
 	public    bool
 	silent    bool
 	baggage   bool
+	*book
+}
 
-	unmounted *route // for requests without a pattern
+// book is what was recorded of a service, and what is prepared to do so.
+type book struct {
+	own       *series // of the gateway's own part of its requests
+	unmounted *route  // for requests without a pattern
 	routes    table[string, *route]
 }
 
@@ -166,13 +190,25 @@ func (t *Telemetry) Service(c ServiceConfig) *Service {
 	return s
 }
 
+// Resume prepares a service that goes on where another one of its name, by the
+// same instruments, has come to.
+func (t *Telemetry) Resume(before *Service, c ServiceConfig) *Service {
+	s := newService(t, c)
+	s.routed, s.book = true, before.book
+	if s.mount != before.mount {
+		s.book = &book{own: before.own}
+		s.unmounted = s.newRoute("")
+	}
+	return s
+}
+
 // Unrouted is for requests that belong to no known service: they have no route,
 // and their spans are named by the method alone. Public is as in ServiceConfig.
 func (t *Telemetry) Unrouted(public bool) *Service { return t.unrouted[index(public)] }
 
 func newService(t *Telemetry, c ServiceConfig) *Service {
 	s := &Service{
-		telemetry: t, name: text(c.Name, maxText), whole: c.Whole, unmounted: &route{},
+		telemetry: t, name: text(c.Name, maxText), whole: c.Whole, book: &book{unmounted: &route{}},
 		mount: c.Mount, public: c.Public, silent: c.Silent, baggage: c.Baggage,
 	}
 	var attrs []attribute.KeyValue
