@@ -79,6 +79,8 @@ const (
 	defaultCacheBytes  = 64 << 20
 	defaultObjectBytes = 8 << 20
 
+	maxQueryRules = 16 // that one name has been used with
+
 	refreshWorkers = 4
 	refreshQueue   = 1024
 )
@@ -130,6 +132,10 @@ func (c *Cache) adopt(name string, by *caching) store.Scope {
 	})
 	if !known && (len(by.ignoredQuery) > 0 || by.sortedQuery) {
 		c.queries[name] = append(c.queries[name], by)
+	}
+	if len(c.queries[name]) > maxQueryRules { // what was stored by the first is found no more by Purge
+		c.queries[name] = slices.Clone(c.queries[name][1:])
+		c.store.Purge(func(key string, _ *resource) bool { return splitKey(key).scope == name })
 	}
 	if by.share == 0 {
 		return 0
@@ -1977,18 +1983,20 @@ func (g *Gateway) warm(ctx context.Context, out *Warmed) {
 	if u.Scheme == "https" {
 		r.TLS = &tls.ConnectionState{}
 	}
-	snap := g.core.snapshot.Load()
-	segment, rest := forward.Split(forward.Path(r.URL))
-	for snap.services[segment] == nil && rest != "" {
-		segment, rest = forward.Split(rest)
-	}
 	w := &warmer{out: out}
 	defer func() {
 		if v := recover(); v != nil && out.Err == nil {
 			out.Err = fmt.Errorf("gateway: %w", errAborted)
 		}
 	}()
-	g.core.serve(snap, w, r.WithContext(ctx), snap.services[segment], rest, false)
+	for done := false; !done; {
+		snap := g.core.snapshot.Load()
+		segment, rest := forward.Split(forward.Path(r.URL))
+		for snap.services[segment] == nil && rest != "" {
+			segment, rest = forward.Split(rest)
+		}
+		done = g.core.serve(snap, w, r.WithContext(ctx), snap.services[segment], rest, false)
+	}
 }
 
 var errNoURL = errors.New("not an absolute http or https URL")

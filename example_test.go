@@ -223,6 +223,60 @@ func ExampleGateway_Upstream() {
 
 // A server that shuts down has the gateway drained, so that event streams and
 // tunnels end, and then waits for what is under way.
+// A service changes its target, one comes and one goes, while requests are served.
+func ExampleGateway_Update() {
+	named := func(name string) *httptest.Server {
+		return service(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, name) })
+	}
+	one, two := named("one"), named("two")
+	defer one.Close()
+	defer two.Close()
+	gw, err := gateway.New(
+		gateway.WithService("users", one.URL),
+		gateway.WithService("legacy", one.URL),
+	)
+	if err != nil {
+		panic(err)
+	}
+	show := func() {
+		for _, path := range []string{"/users/42", "/orders/1", "/legacy/"} {
+			w := httptest.NewRecorder()
+			gw.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+			if w.Code == http.StatusOK {
+				fmt.Println(path, w.Body)
+			} else {
+				fmt.Println(path, w.Code)
+			}
+		}
+	}
+	show()
+	otherURL, ordersURL := two.URL, one.URL
+	err = gw.Update(
+		gateway.WithService("users", otherURL, gateway.WithTimeout(time.Second)), // stays, with another target and policy
+		gateway.WithService("orders", ordersURL),                                 // is new; those that are left out drain
+	)
+	fmt.Println(err)
+	show()
+
+	fmt.Println(gw.Update(gateway.WithService("users", "ftp://one.test")))
+	show()
+	if err := gw.Shutdown(context.Background()); err != nil {
+		panic(err)
+	}
+	// Output:
+	// /users/42 one
+	// /orders/1 404
+	// /legacy/ one
+	// <nil>
+	// /users/42 two
+	// /orders/1 one
+	// /legacy/ 404
+	// gateway: WithService of service "users": "ftp://one.test": the scheme is none of http, https and unix
+	// /users/42 two
+	// /orders/1 one
+	// /legacy/ 404
+}
+
 func ExampleGateway_Shutdown() {
 	news := service(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")

@@ -70,6 +70,49 @@ func New(opts ...Option) (*Gateway, error) {
 	return &Gateway{core}, nil
 }
 
+// Update replaces all that the gateway was told by [New], or by the last Update:
+// the options are the complete list, and mean what they mean there. Requests that
+// come from then on find the new services and options, all at once; those under
+// way end by the old ones. If anything is at fault nothing has changed, and the
+// error joins an [*OptionError] for each fault.
+//
+// A service whose name stays keeps its statistics, streams, tunnels, breaker,
+// rate and places ([WithMaxConcurrency]), and what is known of its replicas: only
+// what the options say of them changes. Its connections stay, too, unless the
+// target, [WithTLSConfig], [WithTransport], [WithHTTP2] or a bound on connections
+// is another; then new ones are made, and the old ones end with their requests.
+// Of functions nobody can say whether they do the same as before: connections and
+// cached responses stay, and what is asked from then on is the new one. (A
+// *tls.Config with functions is the same as before if it is the same pointer.)
+// Replicas set by [Upstream.SetReplicas] stay until the options name others than
+// before. Cached responses stay unless the target, or what is sent to it in the
+// gateway's name, is another.
+//
+// A service that is left out drains: requests inside go on, event streams and
+// tunnels are told to end, and what runs beside them ends. It is unknown from
+// then on; one of its name that comes later begins anew.
+//
+// Everything may change but [WithTracerProvider] and [WithMeterProvider], which
+// have to be those of New. Calls are served one after the other. After
+// [Gateway.Drain] the new services drain as well; from [Gateway.Shutdown] on the
+// error is an [*Error] with [ReasonShuttingDown].
+func (g *Gateway) Update(opts ...Option) error {
+	o, c := readOptions("Update", opts), g.core
+	c.updating.Lock()
+	defer c.updating.Unlock()
+	if c.closed {
+		return fault(ReasonShuttingDown, errUpdate)
+	}
+	next, err := c.plan(o)
+	if err != nil {
+		return err
+	}
+	c.install(next)
+	return nil
+}
+
+var errUpdate = errors.New("no update is possible any more")
+
 // readOptions reads the list of options that a function was given.
 func readOptions(option string, opts []Option) *config {
 	c := &config{defaults: serviceConfig{policy: defaultPolicy()}}
@@ -89,8 +132,10 @@ func (c *config) faults() []error { return slices.Concat(c.shared.list.faults, c
 // plan judges the options, and prepares the snapshot that they make of the one
 // that is there. Nothing is changed. The error joins every fault.
 func (c *core) plan(o *config) (*snapshot, error) {
-	old := c.snapshot.Load()
-	next := &snapshot{shared: old.shared, services: make(map[string]*service, len(o.declared)), logLimit: o.defaults.policy.logLimit, public: o.defaults.policy.tracing.public}
+	next := &snapshot{
+		shared: c.planShared(&o.shared), services: make(map[string]*service, len(o.declared)),
+		logLimit: o.defaults.policy.logLimit, public: o.defaults.policy.tracing.public,
+	}
 	faults := o.faults()
 	for _, d := range o.declared {
 		sc := serviceConfig{policy: o.defaults.policy.inherit(), list: list{service: d.name}}
@@ -109,11 +154,58 @@ func (c *core) plan(o *config) (*snapshot, error) {
 
 // install has a planned snapshot be in force.
 func (c *core) install(next *snapshot) {
-	for _, svc := range next.services {
-		svc.begin()
+	old := c.snapshot.Load()
+	for name, svc := range next.services {
+		svc.begin(old.services[name])
+		if c.life.Draining() {
+			svc.up.life.Drain()
+		}
 	}
-	c.snapshot.Store(next)
+	var left []*service
+	for name, svc := range old.services {
+		if next.services[name] == nil || next.services[name].up != svc.up {
+			left = append(left, svc)
+		}
+	}
+	c.past.swap(func() { c.snapshot.Store(next) }, left)
 	c.unwatched.Store(next.slow != nil || next.memory != nil)
+	stopUnless(old.slow, next.slow)
+	stopUnless(old.memory, next.memory)
+	for name, svc := range next.services {
+		if before := old.services[name]; before != nil && before.up == svc.up {
+			before.end(svc)
+		}
+	}
+	for _, svc := range left {
+		c.leave(svc)
+	}
+}
+
+// stopUnless ends what another snapshot watches no more.
+func stopUnless(old, next *work.Watch) {
+	if old != nil && old != next {
+		old.Stop()
+	}
+}
+
+// leave has a service end that is in no snapshot any more.
+func (c *core) leave(svc *service) {
+	svc.end(nil)
+	up := svc.up
+	up.life.Refuse()
+	end := func() {
+		_ = work.Shutdown(context.Background(), up.life) // or until the gateway's own cuts it
+		c.past.fold(up)
+		c.told.Range(func(key, _ any) bool { // what comes by its name tells it again
+			if line, ok := key.([2]string); ok && line[1] == up.name {
+				c.told.Delete(key)
+			}
+			return true
+		})
+	}
+	if up.life.Quiet() || !c.life.Go("service that was removed", end) {
+		end()
+	}
 }
 
 // ServeHTTP serves /{service}/{path...}. Mount it behind [http.StripPrefix] to
@@ -128,17 +220,21 @@ func (g *Gateway) Wrap(next http.Handler) http.Handler {
 
 func (g *Gateway) route(w http.ResponseWriter, r *http.Request, next http.Handler) {
 	segment, rest := forward.Split(forward.Path(r.URL))
-	snap := g.core.snapshot.Load()
-	svc := snap.services[segment]
-	if svc == nil && next != nil {
-		next.ServeHTTP(w, r)
-		return
+	for done := false; !done; {
+		snap := g.core.snapshot.Load()
+		svc := snap.services[segment]
+		if svc == nil && next != nil {
+			next.ServeHTTP(w, r)
+			return
+		}
+		done = g.core.serve(snap, w, r, svc, rest, false)
 	}
-	g.core.serve(snap, w, r, svc, rest, false)
 }
 
 // Upstream returns the named service as a handler of its own, which forwards
-// the whole path; nil if there is none of that name.
+// the whole path; nil if there is none of that name. It follows [Gateway.Update]
+// as long as the service stays. Once it was removed the handler answers 503, also
+// when another service has its name.
 func (g *Gateway) Upstream(name string) *Upstream {
 	if svc := g.core.snapshot.Load().services[name]; svc != nil {
 		return svc.up
@@ -152,7 +248,11 @@ func (g *Gateway) Upstream(name string) *Upstream {
 // [http.Server.RegisterOnShutdown].
 func (g *Gateway) Drain() {
 	g.core.drains("")
-	for _, l := range g.lives() {
+	g.core.updating.Lock()
+	g.core.life.Drain() // and services that come later
+	lives := g.core.lives()
+	g.core.updating.Unlock()
+	for _, l := range lives {
 		l.Drain()
 	}
 }
@@ -161,7 +261,13 @@ func (g *Gateway) Drain() {
 // and the background tasks have ended. When ctx ends first, it cuts what is
 // left and returns an error that says what that was and wraps ctx.Err().
 // Calling it again is fine.
-func (g *Gateway) Shutdown(ctx context.Context) error { return g.core.shutdown(ctx, "", g.lives()...) }
+func (g *Gateway) Shutdown(ctx context.Context) error {
+	g.core.updating.Lock()
+	g.core.closed = true
+	lives := g.core.lives()
+	g.core.updating.Unlock()
+	return g.core.shutdown(ctx, "", lives...)
+}
 
 // shutdown ends lives, which are those of a service, or, without a name, all
 // there are.
@@ -176,12 +282,15 @@ func (c *core) shutdown(ctx context.Context, service string, lives ...*work.Life
 	return nil
 }
 
-func (g *Gateway) lives() []*work.Life {
-	snap := g.core.snapshot.Load()
-	lives := make([]*work.Life, 1, 1+len(snap.services))
-	lives[0] = g.core.life
-	for _, svc := range snap.services {
+// lives are those of the gateway, of its services and of those that were removed
+// and have not ended.
+func (c *core) lives() []*work.Life {
+	lives := []*work.Life{c.life}
+	for _, svc := range c.snapshot.Load().services {
 		lives = append(lives, svc.up.life)
+	}
+	for _, up := range c.past.leaving() {
+		lives = append(lives, up.life)
 	}
 	return lives
 }
@@ -192,10 +301,16 @@ type core struct {
 	life     *work.Life               // of requests for no known service, and of what watches all of them
 	stats    serviceStats             // of requests for no known service
 	watched  *telemetry.Watch         // once there is a snapshot
+	past     past                     // of services that are no more
 	started  time.Time
 	prober   *health.Prober
+	given    telemetryConfig // of providers
+
+	updating sync.Mutex // held by whoever changes services
+	closed   bool       // nobody does any more
 
 	roll      work.Roll[*exchange] // those under way whose service reports slow ones
+	looking   sync.Mutex           // held by whoever looks for them
 	unwatched atomic.Bool          // what watches is to be started by the next request
 
 	panics flood.Table // by where
@@ -209,8 +324,9 @@ type snapshot struct {
 	public   bool        // requests for no service come from whom nobody trusts
 	slow     *work.Watch // for slow requests; nil: none
 	every    time.Duration
-	memory   *work.Watch // of the process; nil: none
-	logLimit int         // lines of requests for no known service, of a kind and a second
+	memory   *work.Watch   // of the process; nil: none
+	growth   *memoryPolicy // its
+	logLimit int           // lines of requests for no known service, of a kind and a second
 }
 
 // shared is what options about a whole gateway, upstream or cache said.
@@ -219,6 +335,7 @@ type shared struct {
 	access    bool // log a line for each request
 	onError   ErrorHandler
 	telemetry *telemetry.Telemetry
+	given     telemetryConfig // what it was made by
 }
 
 // newCore makes a core without services.
@@ -227,11 +344,29 @@ func newCore(c *sharedConfig) (*core, error) {
 	if err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
-	co := &core{started: time.Now(), prober: health.NewProber(maxProbes)}
+	co := &core{started: time.Now(), prober: health.NewProber(maxProbes), given: c.telemetry}
 	co.snapshot.Store(&snapshot{shared: c.shared(t)})
 	co.stats.begin(0)
 	co.life = work.NewLife(co.panicked)
 	return co, nil
+}
+
+// planShared is what the options say beyond the services. Instruments are bound to
+// their providers.
+func (c *core) planShared(o *sharedConfig) shared {
+	const bound = "is another than before, and the instruments belong to the first; make another gateway"
+	if !same(o.telemetry.tracer, c.given.tracer) {
+		o.list.faultOf("WithTracerProvider", "", bound)
+	}
+	if !same(o.telemetry.meter, c.given.meter) {
+		o.list.faultOf("WithMeterProvider", "", bound)
+	}
+	old := c.snapshot.Load()
+	t := old.telemetry
+	if !same(o.telemetry, old.given) {
+		t = t.With(o.telemetry.config())
+	}
+	return o.shared(t)
 }
 
 // log is where a line goes that is about no request.
@@ -286,16 +421,30 @@ type exchange struct {
 // touches the exchange no more once its handler may have returned.
 var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 
-// serve is the way of one request.
-func (c *core) serve(snap *snapshot, w http.ResponseWriter, r *http.Request, svc *service, rest string, whole bool) {
+// serve is the way of one request, unless its service was removed since snap was
+// looked at: then it is to be routed again.
+func (c *core) serve(snap *snapshot, w http.ResponseWriter, r *http.Request, svc *service, rest string, whole bool) bool {
+	life := c.life
+	if svc != nil {
+		life = svc.up.life
+	}
+	entered := life.Enter()
+	if !entered && svc != nil && c.snapshot.Load() != snap {
+		return false
+	}
+	c.handle(snap, life, entered, w, r, svc, rest, whole)
+	return true
+}
+
+// handle is serve of a request that has entered life, or is to be refused.
+func (c *core) handle(snap *snapshot, life *work.Life, entered bool, w http.ResponseWriter, r *http.Request, svc *service, rest string, whole bool) {
 	x := exchanges.Get().(*exchange)
-	x.core, x.snap, x.svc, x.life, x.w, x.r, x.rest, x.whole, x.start = c, snap, svc, c.life, w, r, rest, whole, time.Now()
+	x.core, x.snap, x.svc, x.life, x.w, x.r, x.rest, x.whole, x.start = c, snap, svc, life, w, r, rest, whole, time.Now()
 	spans := snap.telemetry.Unrouted(snap.public)
 	if svc != nil {
-		x.life, spans = svc.up.life, svc.spans(whole)
+		spans = svc.spans(whole)
 	}
 	x.laps.Start(int(stageRoute))
-	entered := x.life.Enter()
 	x.ctx = spans.StartServer(&x.span, r)
 	x.stats().inFlight.Add(1)
 	if c.unwatched.Load() {

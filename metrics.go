@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -419,10 +420,18 @@ func (c *core) planWatches(next *snapshot, memory *memoryPolicy) {
 			next.every = min(every, cmp.Or(next.every, every))
 		}
 	}
-	if every := next.every; every > 0 {
+	old := c.snapshot.Load()
+	if every := next.every; every > 0 && every == old.every {
+		next.slow = old.slow
+	} else if every > 0 {
 		next.slow = work.NewWatch("slow requests", func(ctx context.Context) { c.lookForSlow(ctx, every) })
 	}
-	if memory != nil {
+	next.growth = memory
+	switch {
+	case memory == nil:
+	case old.growth != nil && old.growth.interval == memory.interval:
+		next.memory = old.memory
+	default:
 		next.memory = work.NewWatch("memory watch", func(ctx context.Context) { memory.watch(memory, ctx, c) })
 	}
 }
@@ -455,6 +464,8 @@ type slowReport struct {
 }
 
 func (c *core) lookForSlow(ctx context.Context, every time.Duration) {
+	c.looking.Lock() // until another has ended, which takes over from this one's exchanges
+	defer c.looking.Unlock()
 	stalls := stats.NewStalls()
 	marked := time.Now()
 	var latency, pause time.Duration // of the window before
@@ -631,7 +642,9 @@ func (p *memoryPolicy) run(ctx context.Context, c *core) {
 		for _, s := range m.Sites() {
 			r.Sites = append(r.Sites, AllocationSite(s))
 		}
-		c.reportMemory(&r, p.hook)
+		if now := c.snapshot.Load().growth; now != nil {
+			c.reportMemory(&r, now.hook)
+		}
 	}
 }
 
@@ -960,6 +973,22 @@ const panicsPerSecond = 10
 // panicked logs a panic of a hook or a task, with its stack.
 func (c *core) panicked(where string, v any, stack []byte) { c.logPanic(where, v, stack, nil) }
 
+// panicked is core's, of what may go by a policy that is not in force any more.
+func (s *service) panicked(where string, v any, stack []byte) {
+	s.up.core.logPanic(where, v, stack, append(s.up.core.secrets(), s.secrets...))
+}
+
+// secrets are what services are sent, those included that are about to end.
+func (c *core) secrets() (all []string) {
+	for _, svc := range c.snapshot.Load().services {
+		all = append(all, svc.secrets...)
+	}
+	for _, up := range c.past.leaving() {
+		all = append(all, up.current.Load().secrets...)
+	}
+	return all
+}
+
 // panicked is core's, where the value may hold what is secret in the request.
 func (x *exchange) panicked(where string, v any, stack []byte) {
 	x.core.logPanic(where, v, stack, x.secrets())
@@ -973,10 +1002,8 @@ func (c *core) logPanic(where string, v any, stack []byte, secrets []string) {
 	if !ok {
 		return
 	}
-	if snap := c.snapshot.Load(); snap != nil && secrets == nil {
-		for _, svc := range snap.services {
-			secrets = append(secrets, svc.secrets...)
-		}
+	if secrets == nil {
+		secrets = c.secrets()
 	}
 	c.log().LogAttrs(context.Background(), slog.LevelError, "gateway: panic", slog.String("gateway.where", where),
 		slog.String("exception.type", fmt.Sprintf("%T", v)),
@@ -1356,12 +1383,14 @@ func (g *Gateway) Stats() Stats { return g.StatsOver(SinceReset) }
 
 // StatsOver returns what the gateway and its services have done in a window, and
 // what they are in. What caches, breakers, replicas and connections have counted
-// is since they were made.
+// is since they were made. Services that were removed ([Gateway.Update]) are in
+// the sum since the reset.
 func (g *Gateway) StatsOver(w Window) Stats {
-	snap, at := g.core.snapshot.Load(), time.Since(g.core.started)
-	sum := new([rows]stats.Snapshot)
+	at, sum := time.Since(g.core.started), new([rows]stats.Snapshot)
+	total := g.core.stats.read(w, at, sum)
+	snap, left := g.core.past.read(g.core, w, &total, sum)
 	s := Stats{
-		UpstreamStats: g.core.stats.read(w, at, sum), Uptime: at, Draining: g.core.life.Draining(),
+		UpstreamStats: total, Uptime: at, Draining: g.core.life.Draining(),
 		Services: make(map[string]UpstreamStats, len(snap.services)), Caches: []CacheStats{},
 	}
 	var caches []*Cache
@@ -1375,6 +1404,11 @@ func (g *Gateway) StatsOver(w Window) Stats {
 			s.Caches = append(s.Caches, c.Stats())
 		}
 	}
+	for _, up := range left {
+		one := up.stats.read(w, at, sum)
+		up.current.Load().readState(&one)
+		s.add(&one)
+	}
 	s.measured(sum)
 	return s
 }
@@ -1387,6 +1421,69 @@ func (g *Gateway) ResetStats() {
 	for _, svc := range g.core.snapshot.Load().services {
 		svc.up.stats.history.Reset(at)
 	}
+	for _, up := range g.core.past.reset() {
+		up.stats.history.Reset(at)
+	}
+}
+
+// past is what the services have done that were removed.
+type past struct {
+	mu    sync.Mutex            // held while services leave the snapshot
+	ups   []*Upstream           // that have not ended
+	total UpstreamStats         // of the others, since the last reset
+	spent *[rows]stats.Snapshot // theirs; nil: there are none
+}
+
+// swap changes the snapshot, by which some services leave.
+func (p *past) swap(change func(), left []*service) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	change()
+	for _, svc := range left {
+		p.ups = append(p.ups, svc.up)
+	}
+}
+
+func (p *past) leaving() []*Upstream {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.ups)
+}
+
+// fold keeps of a service that has ended what it has done.
+func (p *past) fold(up *Upstream) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.spent == nil {
+		p.spent, p.total.Errors = new([rows]stats.Snapshot), make(map[Reason]uint64)
+	}
+	one := up.stats.read(SinceReset, time.Since(up.core.started), p.spent)
+	up.current.Load().readState(&one)
+	p.total.add(&one)
+	p.ups = slices.DeleteFunc(p.ups, func(other *Upstream) bool { return other == up })
+}
+
+// read returns the snapshot and the services that are about to end. What others
+// have done since the reset goes to total and spent: each request is in one of
+// them. (Of a window that rolls on it has all but gone.)
+func (p *past) read(c *core, w Window, total *UpstreamStats, spent *[rows]stats.Snapshot) (*snapshot, []*Upstream) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if w == SinceReset && p.spent != nil {
+		total.add(&p.total)
+		for i := range spent {
+			spent[i].Add(&p.spent[i])
+		}
+	}
+	return c.snapshot.Load(), slices.Clone(p.ups)
+}
+
+// reset forgets what has ended, and returns what has not.
+func (p *past) reset() []*Upstream {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.total, p.spent = UpstreamStats{}, nil
+	return slices.Clone(p.ups)
 }
 
 // MetricsHandler answers GET by Accept: with the Prometheus text format 0.0.4,
@@ -1550,7 +1647,7 @@ func (c *core) probe(ctx context.Context, services []*service) ([]health.Service
 func (s *service) probed(e *endpoint) *health.Endpoint {
 	return &health.Endpoint{
 		Go:      func(f func(context.Context)) bool { return s.up.life.Background("health probe", f) },
-		Ask:     func(ctx context.Context) (int, error) { return e.ask(ctx, s.probeRequest()) },
+		Ask:     func(ctx context.Context) (int, error) { return e.ask(ctx, s) },
 		Timeout: s.policy.healthTime,
 		OnPanic: func(v any) { s.up.core.panicked("health probe", v, debug.Stack()) },
 	}

@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,6 +26,7 @@ import (
 
 	"github.com/embedgw/gateway/internal/balance"
 	"github.com/embedgw/gateway/internal/forward"
+	"github.com/embedgw/gateway/internal/h1"
 	"github.com/embedgw/gateway/internal/rfc9111"
 	"github.com/embedgw/gateway/internal/telemetry"
 )
@@ -164,6 +166,7 @@ type policy struct {
 
 	transport    http.RoundTripper
 	tlsConfig    *tls.Config
+	tlsSource    *tls.Config // of which tlsConfig is a copy
 	healthPath   string
 	healthTime   time.Duration
 	healthPolicy HealthPolicy
@@ -231,17 +234,52 @@ func (p policy) inherit() policy {
 }
 
 // identity tells apart policies that would get other answers from the same
-// upstream. Functions cannot be compared: they are told apart by chance.
+// upstream. Functions cannot be compared: they are told apart by chance, but by
+// who takes over from another policy of the same shape.
 func (p *policy) identity() string {
 	if p.caching.partition != nil || p.tokenSource != nil || p.transport != nil || len(p.rewrite) > 0 || len(p.modify) > 0 {
 		return rand.Text()
 	}
+	return p.shape()
+}
+
+func (p *policy) shape() string {
 	h := sha256.New()
 	fmt.Fprint(h, p.preserveHost, p.caching.rules.Authorized, p.caching.rules.Cookies)
+	fmt.Fprint(h, p.caching.partition != nil, p.tokenSource != nil, p.transport != nil, len(p.rewrite), len(p.modify))
 	for _, name := range slices.Sorted(maps.Keys(p.header)) {
 		fmt.Fprintf(h, "%q%q", name, p.header[name])
 	}
 	return hex.EncodeToString(h.Sum(nil))
+}
+
+// sameConns reports whether connections that were made by o are what p asks for.
+// Dialing may differ: it is of those to come.
+func (p *policy) sameConns(o *policy) bool {
+	if p.transport != nil || o.transport != nil {
+		return sameTransport(p.transport, o.transport)
+	}
+	return p.http2 == o.http2 && p.maxConns == o.maxConns && p.minConns == o.minConns && p.noConnReuse == o.noConnReuse &&
+		p.connIdleTimeout == o.connIdleTimeout && p.maxConnAge == o.maxConnAge && p.acquireTimeout == o.acquireTimeout &&
+		(!p.http2 || p.responseHeaderTimeout == o.responseHeaderTimeout) && (p.dial == nil) == (o.dial == nil) &&
+		h1.SameTLS(p.tlsConfig, o.tlsConfig, p.tlsSource == o.tlsSource)
+}
+
+// sameTransport takes round trippers that cannot be compared, such as functions,
+// for the same if their type is.
+func sameTransport(a, b http.RoundTripper) bool {
+	if a == nil || b == nil || reflect.TypeOf(a) != reflect.TypeOf(b) {
+		return a == nil && b == nil
+	}
+	return !reflect.ValueOf(a).Comparable() || same(a, b)
+}
+
+// same reports whether two values are equal, as far as they can be compared.
+func same(a, b any) bool {
+	if a == nil || b == nil {
+		return a == nil && b == nil
+	}
+	return reflect.ValueOf(a).Comparable() && reflect.ValueOf(b).Comparable() && a == b
 }
 
 // injects reports whether requests carry credentials of ours.
@@ -284,7 +322,7 @@ type (
 
 // shared returns what was read, and what stands where nothing was given.
 func (c *sharedConfig) shared(t *telemetry.Telemetry) shared {
-	s := shared{log: c.logger, access: c.logger != nil, onError: c.onError, telemetry: t}
+	s := shared{log: c.logger, access: c.logger != nil, onError: c.onError, telemetry: t, given: c.telemetry}
 	if s.log == nil {
 		s.log = slog.Default()
 	}
@@ -1312,7 +1350,7 @@ func WithTLSConfig(c *tls.Config) DefaultOption {
 			l.fault("", "the configuration is nil")
 			return
 		}
-		p.tlsConfig = c.Clone()
+		p.tlsConfig, p.tlsSource = c.Clone(), c
 	})
 }
 

@@ -48,6 +48,7 @@ type Upstream struct {
 
 	// State: kept while the policy changes, as is what policies hand on to the next.
 	tunnels atomic.Int64
+	limit   *work.Limit // of the last policy that had one; guarded by core.updating
 	// Since it was made: the breaker's changes, by the state that followed, and
 	// ejections.
 	transitions [balance.HalfOpen + 1]atomic.Int64
@@ -56,8 +57,10 @@ type Upstream struct {
 	slow        slowReports
 
 	mu        sync.Mutex
-	replicas  []replica           // as configured
-	addresses map[string][]string // of their names, as resolved
+	replicas  []replica                      // as configured
+	addresses map[string][]string            // of their names, as resolved
+	retired   []*endpoint                    // that may still have connections
+	spans     map[string]*telemetry.Endpoint // of endpoints, by key
 }
 
 // NewUpstream makes a service of its own, to be mounted on any pattern of a
@@ -94,8 +97,15 @@ func NewUpstream(name, target string, opts ...UpstreamOption) (*Upstream, error)
 
 // ServeHTTP forwards the request, with its whole path, to the service.
 func (u *Upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	snap := u.core.snapshot.Load()
-	u.core.serve(snap, w, r, snap.services[u.name], forward.Path(r.URL), true)
+	for done := false; !done; {
+		snap := u.core.snapshot.Load()
+		svc := snap.services[u.name]
+		if svc == nil || svc.up != u { // it was removed
+			u.core.handle(snap, u.core.life, false, w, r, nil, forward.Path(r.URL), true)
+			return
+		}
+		done = u.core.serve(snap, w, r, svc, forward.Path(r.URL), true)
+	}
 }
 
 // Drain tells the service's event streams and tunnels to end. Requests are
@@ -115,6 +125,7 @@ func (u *Upstream) Shutdown(ctx context.Context) error {
 type service struct {
 	policy  *policy
 	up      *Upstream
+	asked   *url.URL // the target
 	target  *url.URL // what it is known as: a socket is http://localhost
 	base    string   // the target's escaped path
 	host    string   // sent unless the client's is preserved
@@ -130,6 +141,7 @@ type service struct {
 	routed  *telemetry.Service  // spans of requests routed by the first segment
 	mounted *telemetry.Service  // spans of requests that came with their whole path
 
+	shape    string    // of the policy, as far as cached answers depend on it
 	replicas []replica // by the options
 
 	// State, which the next policy takes over.
@@ -169,14 +181,27 @@ func (c *serviceConfig) build(core *core, next *snapshot, option string, d decla
 		l.faultOf(option, shown, reason)
 		target = nil
 	}
+	old := core.snapshot.Load().services[d.name]
+	if old != nil && old.up.life.Refusing() { // it was shut down by itself
+		old = nil
+	}
+	stays := old != nil && target != nil && *target == *old.asked
+	if stays {
+		target = old.asked // by which its endpoints know it
+	}
 	replicas := c.replicas(target)
+	if stays && c.policy.transport != nil && sameReplicas(replicas, old.replicas) {
+		if socket := socketOf(old.up.configured()); socket != nil {
+			l.faultOf("WithTransport", socket.String(), outOfReach+" (SetReplicas)")
+		}
+	}
 	if len(l.faults) > 0 {
 		return nil
 	}
 	p := c.policy
 	svc := &service{
 		policy:   &p,
-		up:       newUpstream(core, d.name),
+		asked:    target,
 		target:   knownAs(target),
 		base:     basePath(target),
 		host:     knownAs(target).Host,
@@ -186,6 +211,7 @@ func (c *serviceConfig) build(core *core, next *snapshot, option string, d decla
 		waits:    retry.NewTemplate(p.backoffInitial, p.backoffMax),
 		hash:     p.balancing.hash(),
 		secrets:  credentials(nil, slices.Concat(slices.Collect(maps.Values(p.header))...)),
+		shape:    p.shape(),
 		replicas: replicas,
 	}
 	for _, m := range p.methods {
@@ -196,13 +222,32 @@ func (c *serviceConfig) build(core *core, next *snapshot, option string, d decla
 		rules.Drop = []string{"Authorization"}
 	}
 	svc.rules = forward.NewRequestRules(rules)
-	spans := telemetry.ServiceConfig{Name: d.name, Mount: p.tracing.mount, Public: p.tracing.public, Silent: p.tracing.silent, Baggage: p.tracing.baggage}
-	svc.routed = next.telemetry.Service(spans)
-	if spans.Whole = true; option != "NewUpstream" {
-		spans.Mount = "" // it is the gateway's
+	routed := telemetry.ServiceConfig{Name: d.name, Mount: p.tracing.mount, Public: p.tracing.public, Silent: p.tracing.silent, Baggage: p.tracing.baggage}
+	mounted := routed
+	if mounted.Whole = true; option != "NewUpstream" {
+		mounted.Mount = "" // it is the gateway's
 	}
-	svc.mounted = next.telemetry.Service(spans)
+	svc.succeed(old, core, next.telemetry, routed, mounted)
 	return svc
+}
+
+// succeed has the service go on where the one before of its name, if there is
+// one, has come to.
+func (s *service) succeed(old *service, core *core, t *telemetry.Telemetry, routed, mounted telemetry.ServiceConfig) {
+	if old == nil {
+		s.up = newUpstream(core, routed.Name)
+		s.routed, s.mounted = t.Service(routed), t.Service(mounted)
+		return
+	}
+	s.up = old.up
+	s.routed, s.mounted = t.Resume(old.routed, routed), t.Resume(old.mounted, mounted)
+	if s.asked != old.asked {
+		return
+	}
+	s.target = old.target
+	if s.shape == old.shape {
+		s.scope = old.scope
+	}
 }
 
 // knownAs returns the URL by which a server knows itself.
@@ -220,35 +265,120 @@ func newUpstream(core *core, name string) *Upstream {
 		for _, e := range up.current.Load().set.All() {
 			e.Value.close()
 		}
+		up.mu.Lock()
+		defer up.mu.Unlock()
+		for _, e := range up.retired {
+			e.close()
+		}
 	})
 	return up
 }
 
-// begin gives the service what it needs to be in force.
-func (s *service) begin() {
+// begin gives the service what it needs to be in force: of the one before, if its
+// upstream is that one's, whatever can be used.
+func (s *service) begin(before *service) {
+	if before == nil || before.up != s.up {
+		before = &service{policy: &policy{}}
+	}
 	p, up := s.policy, s.up
 	if p.cache != nil {
 		s.share = p.cache.adopt(up.name, &p.caching)
 	}
-	s.budget = retry.NewBudget(p.retryRatio, p.retryPerSecond)
-	s.set = balance.New[*endpoint](p.setConfig())
-	if p.breakerRatio > 0 {
-		s.breaker = balance.NewBreaker(s.breakerConfig())
+	if s.budget = before.budget; s.budget == nil {
+		s.budget = retry.NewBudget(p.retryRatio, p.retryPerSecond)
 	}
-	if p.concurrency > 0 {
-		s.limit = work.NewLimit(p.concurrency, p.concurrencyQueue, p.concurrencyWait)
+	s.budget.Adjust(p.retryRatio, p.retryPerSecond)
+	s.limits(before)
+	every := before.policy
+	if s.checks = before.checks; p.checkInterval != every.checkInterval {
+		s.checks = nil
 	}
-	if p.ratePerSecond > 0 {
-		s.rate = rate.NewLimiter(rate.Limit(p.ratePerSecond), p.rateBurst)
-	}
-	if p.checkInterval > 0 {
+	if s.checks == nil && p.checkInterval > 0 {
 		s.checks = work.NewWatch("health checks", func(ctx context.Context) { up.check(ctx, p.checkInterval) })
 	}
-	if p.dnsRefresh > 0 {
+	if s.names = before.names; p.dnsRefresh != every.dnsRefresh {
+		s.names = nil
+	}
+	if s.names == nil && p.dnsRefresh > 0 {
 		s.names = work.NewWatch("name resolution", func(ctx context.Context) { up.resolve(ctx, p.dnsRefresh) })
 	}
-	up.current.Store(s)
-	up.setReplicas(s.replicas)
+	up.follow(s, before)
+}
+
+// limits takes over what bounds and guards the service.
+func (s *service) limits(before *service) {
+	p, up := s.policy, s.up
+	switch s.breaker = before.breaker; {
+	case p.breakerRatio == 0:
+		if s.breaker != nil { // requests that have begun by it have no say any more
+			s.breaker.Configure(balance.BreakerConfig{Ratio: 2})
+			s.breaker = nil
+		}
+	case s.breaker != nil:
+		s.breaker.Configure(s.breakerConfig())
+	default:
+		s.breaker = balance.NewBreaker(s.breakerConfig())
+	}
+	switch {
+	case p.concurrency > 0 && up.limit == nil:
+		up.limit = work.NewLimit(p.concurrency, p.concurrencyQueue, p.concurrencyWait)
+		s.limit = up.limit
+	case p.concurrency > 0:
+		up.limit.Resize(p.concurrency, p.concurrencyQueue, p.concurrencyWait)
+		s.limit = up.limit
+	case up.limit != nil:
+		up.limit.Open()
+	}
+	switch s.rate = before.rate; {
+	case p.ratePerSecond == 0:
+		s.rate = nil
+	case s.rate == nil:
+		s.rate = rate.NewLimiter(rate.Limit(p.ratePerSecond), p.rateBurst)
+	case p.ratePerSecond != before.policy.ratePerSecond || p.rateBurst != before.policy.rateBurst:
+		s.rate.SetLimit(rate.Limit(p.ratePerSecond))
+		s.rate.SetBurst(p.rateBurst)
+	}
+}
+
+// end ends what the next service, nil if there is none, has not taken over.
+func (s *service) end(next *service) {
+	if next == nil {
+		next = &service{set: s.set}
+	}
+	stopUnless(s.checks, next.checks)
+	stopUnless(s.names, next.names)
+	if s.set != next.set {
+		s.up.retire(s.set.All())
+	}
+}
+
+// follow has the upstream go by s from now on.
+func (u *Upstream) follow(s, before *service) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if s.set = before.set; s.set == nil || s.asked != before.asked || !s.policy.sameConns(before.policy) {
+		s.set = balance.New[*endpoint](s.policy.setConfig())
+	} else {
+		s.set.Configure(s.policy.setConfig())
+		for _, e := range s.set.All() {
+			e.Value.dialBy(s.policy)
+		}
+	}
+	if s.asked != before.asked || !sameReplicas(s.replicas, before.replicas) {
+		u.replicas = s.replicas
+	}
+	if s.names == nil {
+		u.addresses = nil
+	}
+	u.current.Store(s)
+	u.replace()
+}
+
+// configured returns the replicas that the upstream was told last.
+func (u *Upstream) configured() []replica {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.replicas
 }
 
 func (p *policy) setConfig() balance.Config {
@@ -322,6 +452,10 @@ type replica struct {
 	weight int
 }
 
+func sameReplicas(a, b []replica) bool {
+	return slices.EqualFunc(a, b, func(a, b replica) bool { return a.key() == b.key() && a.weight == b.weight })
+}
+
 // key tells replicas apart, however they are spelled.
 func (r replica) key() string {
 	if r.url.Scheme == schemeUnix {
@@ -335,16 +469,17 @@ func (r replica) key() string {
 func (s *service) specs(replicas []replica, addresses map[string][]string) []balance.Spec[*endpoint] {
 	specs := make([]balance.Spec[*endpoint], 0, len(replicas))
 	for _, r := range replicas {
+		spec := func(key, address string) balance.Spec[*endpoint] {
+			return balance.Spec[*endpoint]{Key: key, Weight: r.weight, Make: func() *endpoint {
+				return newEndpoint(r.url, address, s, s.spansAt(key, r.url))
+			}}
+		}
 		resolved := addresses[r.url.Hostname()]
 		for _, address := range resolved {
-			specs = append(specs, balance.Spec[*endpoint]{Key: r.key() + " " + address, Weight: r.weight, Make: func() *endpoint {
-				return newEndpoint(r.url, net.JoinHostPort(address, strconv.Itoa(portOf(r.url))), s)
-			}})
+			specs = append(specs, spec(r.key()+" "+address, net.JoinHostPort(address, strconv.Itoa(portOf(r.url)))))
 		}
 		if len(resolved) == 0 {
-			specs = append(specs, balance.Spec[*endpoint]{Key: r.key(), Weight: r.weight, Make: func() *endpoint {
-				return newEndpoint(r.url, "", s)
-			}})
+			specs = append(specs, spec(r.key(), ""))
 		}
 	}
 	return specs
@@ -355,6 +490,8 @@ func (s *service) specs(replicas []replica, addresses map[string][]string) []bal
 // of it. Requests that are under way at another go on. The error joins an
 // [*OptionError] for each fault, and then nothing has changed.
 func (u *Upstream) SetReplicas(replicas ...Replica) error {
+	u.core.updating.Lock()
+	defer u.core.updating.Unlock()
 	svc := u.current.Load()
 	l := list{service: u.name}
 	valid := parseReplicas(&l, "SetReplicas", replicas, svc.target)
@@ -363,6 +500,9 @@ func (u *Upstream) SetReplicas(replicas ...Replica) error {
 	}
 	if len(replicas) == 0 {
 		l.faultOf("SetReplicas", "", "no replica is left")
+	}
+	if u.core.snapshot.Load().services[u.name] != svc {
+		l.faultOf("SetReplicas", "", "the service was removed (Update)")
 	}
 	if len(l.faults) > 0 {
 		return errors.Join(l.faults...)
@@ -386,6 +526,9 @@ func (u *Upstream) setReplicas(replicas []replica) (added, removed int) {
 func (u *Upstream) setAddresses(name string, found []string) (added, removed int) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if u.current.Load().names == nil || !slices.ContainsFunc(u.replicas, func(r replica) bool { return r.url.Hostname() == name }) {
+		return // it has changed meanwhile
+	}
 	if u.addresses == nil {
 		u.addresses = make(map[string][]string)
 	}
@@ -397,11 +540,34 @@ func (u *Upstream) setAddresses(name string, found []string) (added, removed int
 // many have come and gone. Those that go finish what they do. mu is held.
 func (u *Upstream) replace() (came, went int) {
 	svc := u.current.Load()
+	maps.DeleteFunc(u.addresses, func(name string, _ []string) bool {
+		return !slices.ContainsFunc(u.replicas, func(r replica) bool { return r.url.Hostname() == name })
+	})
 	added, removed := svc.set.Replace(svc.specs(u.replicas, u.addresses), time.Now())
-	for _, e := range removed {
-		e.Value.close()
-	}
+	u.letGo(removed)
+	maps.DeleteFunc(u.spans, func(key string, _ *telemetry.Endpoint) bool {
+		return !slices.ContainsFunc(svc.set.All(), func(e *replicaState) bool { return e.Key == key })
+	})
 	return len(added), len(removed)
+}
+
+// retire is letGo of all endpoints of a former policy.
+func (u *Upstream) retire(gone []*replicaState) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.letGo(gone)
+}
+
+// letGo has the connections of endpoints end once they are free. Requests that
+// have chosen one yet are served. mu is held.
+func (u *Upstream) letGo(gone []*replicaState) {
+	u.retired = slices.DeleteFunc(u.retired, func(e *endpoint) bool { return e.conns().Open == 0 })
+	for _, e := range gone {
+		e.Value.retire()
+		if e.Value.conns().Open > 0 {
+			u.retired = append(u.retired, e.Value)
+		}
+	}
 }
 
 // beside starts what runs beside the requests, until Shutdown.
@@ -526,7 +692,7 @@ func (u *Upstream) checkOne(queue *work.Queue, svc *service, e *replicaState) {
 		Do: func(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, svc.policy.healthTime)
 			defer cancel()
-			status, err := e.Value.ask(ctx, svc.probeRequest())
+			status, err := e.Value.ask(ctx, svc)
 			if ctx.Err() != nil && errors.Is(context.Cause(ctx), work.ErrShutdown) {
 				return nil
 			}
@@ -568,6 +734,7 @@ type endpoint struct {
 	client *h1.Client        // nil: through rt
 	rt     http.RoundTripper // nil: through client
 	owned  *roundtrip.Transport
+	dialer atomic.Pointer[h1.Dialer] // nil: of a round tripper of the app's
 
 	checking atomic.Bool
 	probe    health.Probe
@@ -603,14 +770,39 @@ func (e *endpoint) close() {
 	}
 }
 
+// retire ends the connections, those in use once they are free, and those yet to
+// come after their request.
+func (e *endpoint) retire() {
+	if e.client != nil {
+		e.client.Retire()
+	}
+	if e.owned != nil {
+		e.owned.Retire()
+	}
+}
+
+// dialBy has connections to come be made as p says.
+func (e *endpoint) dialBy(p *policy) {
+	old := e.dialer.Load()
+	if old == nil {
+		return
+	}
+	e.dialer.Store(&h1.Dialer{
+		Network: old.Network, Address: old.Address, TLS: old.TLS,
+		Timeout: p.dialTimeout, HandshakeTimeout: p.tlsHandshakeTimeout, Via: p.dial,
+	})
+}
+
+func (e *endpoint) connect(ctx context.Context) (net.Conn, error) { return e.dialer.Load().Dial(ctx) }
+
 // sender is the seam to an upstream: it sends an attempt's request and fills
 // in the head of the answer, or says why there is none.
 type sender func(*attempt) error
 
 // newEndpoint makes the endpoint of target, or of one address of its name.
-func newEndpoint(target *url.URL, address string, svc *service) *endpoint {
+func newEndpoint(target *url.URL, address string, svc *service, spans *telemetry.Endpoint) *endpoint {
 	p, up := svc.policy, svc.up
-	e := &endpoint{url: target, address: address, rt: p.transport, spans: endpointSpans(target, svc)}
+	e := &endpoint{url: target, address: address, rt: p.transport, spans: spans}
 	network := "tcp"
 	switch {
 	case target.Scheme == schemeUnix:
@@ -626,9 +818,10 @@ func newEndpoint(target *url.URL, address string, svc *service) *endpoint {
 	if target.Scheme == "https" {
 		dialer.TLS = tlsConfig(p, target)
 	}
+	e.dialer.Store(dialer)
 	if p.http2 {
 		e.owned = roundtrip.NewTransport(roundtrip.TransportConfig{
-			Dial: dialer.Dial, TLS: dialer.TLS != nil, MaxConns: p.maxConns, AcquireTimeout: p.acquireTimeout,
+			Dial: e.connect, TLS: dialer.TLS != nil, MaxConns: p.maxConns, AcquireTimeout: p.acquireTimeout,
 			IdleTimeout: p.connIdleTimeout, MaxAge: p.maxConnAge,
 			ResponseHeaderTimeout: p.responseHeaderTimeout, MaxHeaderBytes: maxResponseHeaderBytes,
 		})
@@ -637,10 +830,23 @@ func newEndpoint(target *url.URL, address string, svc *service) *endpoint {
 	}
 	e.client = h1.New(h1.Config{Head: maxResponseHeaderBytes, Pool: h1.PoolConfig{
 		Max: p.maxConns, Min: p.minConns, IdleTimeout: p.connIdleTimeout, MaxAge: p.maxConnAge,
-		AcquireTimeout: p.acquireTimeout, NoReuse: p.noConnReuse, Dial: dialer.Dial, Go: up.life.Go,
+		AcquireTimeout: p.acquireTimeout, NoReuse: p.noConnReuse, Dial: e.connect, Go: up.life.Go,
 	}})
 	e.send = e.exchange
 	return e
+}
+
+// spansAt is what an endpoint of that key records by, or has recorded so far.
+// Upstream.mu is held.
+func (s *service) spansAt(key string, target *url.URL) *telemetry.Endpoint {
+	u := s.up
+	if u.spans[key] == nil {
+		if u.spans == nil {
+			u.spans = make(map[string]*telemetry.Endpoint)
+		}
+		u.spans[key] = endpointSpans(target, s)
+	}
+	return u.spans[key]
 }
 
 // endpointSpans prepares the telemetry of target, by the name that it was
@@ -1211,7 +1417,7 @@ func (f *fetch) runAside(a *attempt, results chan<- result) bool {
 		r := result{a, fault(ReasonPanic, nil)}
 		defer func() {
 			if v := recover(); v != nil { // of the app's round tripper
-				up.core.panicked("WithTransport", v, debug.Stack())
+				f.svc.panicked("WithTransport", v, debug.Stack())
 				a.end(r.err)
 			}
 			results <- r
@@ -1657,7 +1863,7 @@ func (a *attempt) Next() (piece []byte, err error) {
 func (a *attempt) Read(p []byte) (n int, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			a.fetch.svc.up.core.panicked("content", v, debug.Stack())
+			a.fetch.svc.panicked("content", v, debug.Stack())
 			n, err = 0, errHookPanic
 		}
 	}()
@@ -1860,7 +2066,7 @@ func (e *endpoint) roundTrip(a *attempt) error {
 	}
 	x.Head, x.Idle, x.End = f.headDue(a.start), f.svc.policy.bodyIdleTimeout, f.end
 	x.Observer = a
-	if err := x.Do(e.rt); err != nil {
+	if err := x.Do(e.roundTripper(f.svc)); err != nil {
 		broken, ok := errors.AsType[*roundtrip.BrokenError](err)
 		a.unsent = ok && broken.Unsent || dialFailed(err)
 		return err
@@ -1891,10 +2097,19 @@ func (f *fetch) unblock() {
 	}
 }
 
+// roundTripper is what svc sends through, where that is none of ours.
+func (e *endpoint) roundTripper(svc *service) http.RoundTripper {
+	if e.owned == nil && svc.policy.transport != nil { // maybe a later one than e's
+		return svc.policy.transport
+	}
+	return e.rt
+}
+
 // ask sends a plain GET, and returns the status of the answer, whose content is
 // read while it is short.
-func (e *endpoint) ask(ctx context.Context, out *outbound) (status int, err error) {
+func (e *endpoint) ask(ctx context.Context, svc *service) (status int, err error) {
 	var w wire
+	out := svc.probeRequest()
 	due, _ := ctx.Deadline()
 	if e.client != nil {
 		x := &h1.Exchange{Context: ctx, Method: out.method, Path: out.path, Query: out.query, Host: out.host, Fields: out.header, Head: due, End: due}
@@ -1902,7 +2117,7 @@ func (e *endpoint) ask(ctx context.Context, out *outbound) (status int, err erro
 		status = x.Status
 	} else {
 		x := &roundtrip.Exchange{Context: ctx, Method: out.method, URL: out.url(e.url), Host: out.host, Fields: out.header, Own: e.owned != nil, Head: due, End: due}
-		w, err = x, x.Do(e.rt)
+		w, err = x, x.Do(e.roundTripper(svc))
 		status = x.Status
 	}
 	defer w.Close()

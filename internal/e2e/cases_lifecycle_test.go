@@ -20,7 +20,7 @@ import (
 // lifecycleCases are section 10: exhaustion, aborts, and several gateways.
 func lifecycleCases() []attackCase {
 	var cases []attackCase
-	for _, more := range [][]attackCase{descriptorCases(), abortCases(), twoGatewaysCases()} {
+	for _, more := range [][]attackCase{descriptorCases(), abortCases(), updateCases(), twoGatewaysCases()} {
 		cases = append(cases, more...)
 	}
 	return cases
@@ -113,6 +113,17 @@ type failingReader struct{}
 
 func (failingReader) Read([]byte) (int, error) {
 	return 0, errors.New("secret: the disk of host db7 is gone")
+}
+
+// Row 171: services change while they are used. Requests under way keep the old
+// policy and target, nothing races, and what was removed drains.
+func updateCases() []attackCase {
+	return []attackCase{
+		{171, "a waiting request goes to its own target", waitsForItsOwnTarget},
+		{171, "what is under way survives", underWaySurvives},
+		{171, "a removed service drains", removedDrains},
+		{171, "a thousand updates beside clients", thousandUpdates},
+	}
 }
 
 // Row 173: two gateways in one process know nothing of each other.
