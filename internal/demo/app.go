@@ -50,6 +50,7 @@ const (
 	websockets feature = "websockets" // the orders service speaks WebSocket
 	health     feature = "health"     // the health handler is mounted
 	metrics    feature = "metrics"    // the metrics handler is mounted
+	updating   feature = "updating"   // the gateway is told of other services
 	draining   feature = "draining"   // the server drains the gateway as it shuts down
 )
 
@@ -62,6 +63,7 @@ type app struct {
 	served    chan error // what Serve returned, unless that is the end that was asked for
 	gateway   *gateway.Gateway
 	cache     *gateway.Cache
+	settings  settings
 	upstreams []*upstream
 	changes   chan change // of a circuit breaker, as far as somebody takes them
 }
@@ -75,7 +77,7 @@ type change struct {
 // newApp builds the app and starts its upstream services. The listener is the
 // app's once there is no error.
 func newApp(listener net.Listener, s settings) (_ *app, err error) {
-	a := &app{url: "http://" + listener.Addr().String(), listener: listener, served: make(chan error, 1), changes: make(chan change, 8)}
+	a := &app{url: "http://" + listener.Addr().String(), listener: listener, settings: s, served: make(chan error, 1), changes: make(chan change, 8)}
 	defer func() {
 		if err != nil {
 			a.closeUpstreams()
@@ -132,6 +134,14 @@ func (a *app) options(s settings) []gateway.Option {
 		}
 	}
 	return options
+}
+
+// update has the gateway go by the app's options and some more.
+func (a *app) update(more ...gateway.Option) error {
+	if a.settings.without == updating {
+		return nil
+	}
+	return a.gateway.Update(append(a.options(a.settings), more...)...)
 }
 
 // serviceOptions are those of one service.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,6 +29,7 @@ func steps() []step {
 		{"health", "the gateway says how it and its services are", (*tour).takeHealth},
 		{"metrics", "the gateway has counted what the tour has sent", (*tour).takeMetrics},
 		{"profile", "where the time went is in the stage that it went to", (*tour).takeProfile},
+		{"update", "a service comes and goes while the others serve on, and a faulty list changes nothing", (*tour).takeUpdate},
 		{"drain", "streams are ended, requests under way are not, and nothing new is let in", (*tour).takeDrain},
 	}
 }
@@ -288,5 +290,41 @@ func (t *tour) takeProfile(context.Context) error {
 		is("the number of those that were repeated after a wait", at[gateway.StageBackoff].Count, t.book.repeats),
 	)
 }
+
+func (t *tour) takeUpdate(ctx context.Context) error {
+	before := t.app.gateway.Stats()
+	products := t.app.service("products")
+	catalog := gateway.WithService("catalog", products.url)
+	there := func() bool {
+		r, err := t.get(ctx, "/api/catalog/7")
+		if err != nil {
+			return false
+		}
+		s, err := r.seen()
+		return err == nil && s.Service == products.name
+	}
+	var wrong []error
+	for _, change := range []struct {
+		what  string
+		opts  []gateway.Option
+		fails bool
+		there bool
+	}{
+		{"with a catalog", []gateway.Option{catalog}, false, true},
+		{"with a fault", []gateway.Option{gateway.WithTimeout(-time.Second)}, true, true},
+		{"without it", nil, false, false},
+	} {
+		err := t.app.update(change.opts...)
+		if t.say("%s: %v", change.what, err); (err != nil) != change.fails {
+			wrong = append(wrong, fmt.Errorf("the update %s: %w", change.what, cmp.Or(err, errNoFault)))
+		}
+		wrong = append(wrong, is("that the catalog is there "+change.what, there(), change.there))
+	}
+	after := t.app.gateway.Stats()
+	t.say("%d requests before, %d after; of users %d, as before", before.Requests, after.Requests, after.Services["users"].Requests)
+	return errors.Join(append(wrong, is("the number of users' requests", after.Services["users"].Requests, before.Services["users"].Requests))...)
+}
+
+var errNoFault = errors.New("it was accepted")
 
 func round(d time.Duration) time.Duration { return d.Round(time.Microsecond) }

@@ -47,6 +47,7 @@ func TestTourMissesEachFeature(t *testing.T) {
 		{websockets, []string{"websocket", "drain"}},
 		{health, []string{"health"}},
 		{metrics, []string{"metrics"}},
+		{updating, []string{"update"}},
 		{draining, []string{"drain"}},
 	}
 	type outcome struct {
