@@ -59,6 +59,7 @@ func (c *candidate) role() role {
 		"drain":    does(c.drain),
 		"shutdown": does(c.shutdown),
 		"stats":    does(c.stats),
+		"update":   does(c.update),
 	}
 }
 

@@ -31,6 +31,7 @@ func checks() map[string]func(context.Context, settings) error {
 		"stampede":      checkStampede,
 		"starved":       checkStarved,
 		"streams":       checkStreams,
+		"update":        checkUpdate,
 		"upstream":      checkUpstream,
 	}
 }

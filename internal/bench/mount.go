@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -29,6 +31,7 @@ type mounted struct {
 	drain    func()
 	shutdown func(context.Context) error
 	stats    func() gateway.Stats
+	update   func(n int) error // its services, each time in another way
 }
 
 var mounts = map[string]func(*candidateConfig) (mounted, error){
@@ -113,12 +116,15 @@ func mountWith(c *candidateConfig, tracers trace.TracerProvider, meters metric.M
 	if err != nil {
 		return mounted{}, err
 	}
-	gw, err := gateway.New(
-		gateway.WithCache(cache),
-		gateway.WithService("bench", c.Upstream, c.service()...),
-		gateway.WithTracerProvider(tracers),
-		gateway.WithMeterProvider(meters),
-	)
+	list := func(more ...gateway.ServiceOption) []gateway.Option {
+		return []gateway.Option{
+			gateway.WithCache(cache),
+			gateway.WithService("bench", c.Upstream, append(c.service(), more...)...),
+			gateway.WithTracerProvider(tracers),
+			gateway.WithMeterProvider(meters),
+		}
+	}
+	gw, err := gateway.New(list()...)
 	if err != nil {
 		return mounted{}, err
 	}
@@ -127,6 +133,20 @@ func mountWith(c *candidateConfig, tracers trace.TracerProvider, meters metric.M
 		drain:    gw.Drain,
 		shutdown: func(ctx context.Context) error { return errors.Join(gw.Shutdown(ctx), cache.Shutdown(ctx)) },
 		stats:    gw.Stats,
+		update: func(n int) error {
+			more := []gateway.ServiceOption{gateway.WithTimeout(time.Minute + time.Duration(n)), gateway.WithMaxConcurrency(1000+n%9, 1000, 0)}
+			if n%3 == 0 {
+				more = append(more, gateway.WithMaxConns(1000+n%2))
+			}
+			if n%5 == 0 { // the same, by another name of it
+				more = append(more, gateway.WithReplicas(gateway.Replica{URL: strings.Replace(c.Upstream, "127.0.0.1", "localhost", 1)}))
+			}
+			opts := list(more...)
+			for guest := range n % 3 {
+				opts = append(opts, gateway.WithService(fmt.Sprint("guest", n+guest), c.Upstream, gateway.WithHealthChecks(time.Minute, 1, 1)))
+			}
+			return gw.Update(opts...)
+		},
 	}, nil
 }
 
