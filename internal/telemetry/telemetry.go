@@ -92,6 +92,7 @@ func newTelemetry(c Config) *Telemetry {
 		t.propagator = otel.GetTextMapPropagator()
 	}
 	t.unrouted = [2]*Service{newService(t, ServiceConfig{}), newService(t, ServiceConfig{Public: true})}
+	t.unrouted[1].book = t.unrouted[0].book // they are one to whoever reads it
 	return t
 }
 
