@@ -1055,3 +1055,27 @@ func ExampleCache_Wrap() {
 	// purged: 1
 	// 200 page 2
 }
+
+// The page that operators look at, below a path of the app's.
+func ExampleGateway_DashboardHandler() {
+	users := service(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.URL.Path) })
+	defer users.Close()
+	gw, err := gateway.New(gateway.WithService("users", users.URL))
+	if err != nil {
+		log.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/", gw)
+	mux.Handle("/dashboard/", gw.DashboardHandler())
+	app := httptest.NewServer(mux)
+	defer app.Close()
+
+	resp, err := http.Get(app.URL + "/dashboard/")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer resp.Body.Close()
+	fmt.Println(resp.Status, resp.Header.Get("Content-Type"))
+	// Output:
+	// 200 OK text/html; charset=utf-8
+}

@@ -33,6 +33,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/embedgw/gateway/internal/dash"
 	"github.com/embedgw/gateway/internal/flood"
 	"github.com/embedgw/gateway/internal/forward"
 	"github.com/embedgw/gateway/internal/h1"
@@ -108,6 +109,7 @@ func (g *Gateway) Update(opts ...Option) error {
 		return err
 	}
 	c.install(next)
+	c.changes.Add("", "update", fmt.Sprintf("%d services", len(next.services)))
 	return nil
 }
 
@@ -315,6 +317,9 @@ type core struct {
 
 	panics flood.Table // by where
 	told   sync.Map    // changes of state that come but once, by their line and service
+
+	slowest dash.Slowest // once there is a dashboard
+	changes dash.Changes
 }
 
 // snapshot is what the options said: immutable, swapped as a whole.
@@ -327,6 +332,16 @@ type snapshot struct {
 	memory   *work.Watch   // of the process; nil: none
 	growth   *memoryPolicy // its
 	logLimit int           // lines of requests for no known service, of a kind and a second
+}
+
+// caches are those that the services use, each once.
+func (s *snapshot) caches() (all []*Cache) {
+	for _, name := range slices.Sorted(maps.Keys(s.services)) { // in one order
+		if c := s.services[name].policy.cache; c != nil && !slices.Contains(all, c) {
+			all = append(all, c)
+		}
+	}
+	return all
 }
 
 // shared is what options about a whole gateway, upstream or cache said.

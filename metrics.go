@@ -765,9 +765,36 @@ func (x *exchange) record(aborted bool) {
 	if x.snap.access {
 		x.log(took, aborted)
 	}
+	if x.core.slowest.Takes(took) && !x.streamed() {
+		x.core.slowest.Add(x.slow(took))
+	}
 	if w, ok := x.w.(*warmer); ok {
 		w.ended(x)
 	}
+}
+
+// streamed reports whether an exchange that has been measured was one that is meant
+// to last.
+func (x *exchange) streamed() bool {
+	_, ok := x.laps.Spent(int(stageStream))
+	return ok
+}
+
+// slow is what the dashboard is told of the exchange, if it was among the slowest.
+func (x *exchange) slow(took time.Duration) dash.Slow {
+	target := x.r.RequestURI
+	if !strings.HasPrefix(target, "/") {
+		target = x.r.URL.EscapedPath()
+	}
+	target, _, _ = strings.Cut(target, "?")
+	r := dash.Slow{
+		At: time.Now().UnixMilli(), Method: forward.Printable(x.r.Method, 32), Path: forward.Printable(target, 256),
+		Status: x.status, Micros: took.Microseconds(), TraceID: x.span.TraceID(),
+	}
+	if x.svc != nil {
+		r.Service = x.svc.up.name
+	}
+	return r
 }
 
 func (x *exchange) stats() *serviceStats {
@@ -1014,23 +1041,24 @@ func (c *core) logPanic(where string, v any, stack []byte, secrets []string) {
 // once reports whether a line of a service is the first of its kind, and is
 // wanted.
 func (c *core) once(line, service string) bool {
-	if !c.snapshot.Load().access {
-		return false
-	}
 	_, known := c.told.LoadOrStore([2]string{line, service}, true)
 	return !known
 }
 
 // drains tells that a service, or, without a name, all of them, begin to drain.
 func (c *core) drains(service string) {
-	if c.once("drain", service) {
+	if !c.once("drain", service) {
+		return
+	}
+	c.changes.Add(service, "drain", "")
+	if c.snapshot.Load().access {
 		c.log().LogAttrs(context.Background(), slog.LevelInfo, "gateway: drain", slog.String("gateway.service", service))
 	}
 }
 
 // shuts tells that a shutdown has ended, and how.
 func (c *core) shuts(service string, took time.Duration, err error) {
-	if !c.once("shutdown", service) {
+	if !c.once("shutdown", service) || !c.snapshot.Load().access {
 		return
 	}
 	level, text := slog.LevelInfo, ""
@@ -1306,8 +1334,6 @@ func (s *UpstreamStats) measured(all *[rows]stats.Snapshot) {
 }
 
 // recent is what came of one service in ten seconds.
-//
-//nolint:unused // a dashboard draws it
 type recent struct {
 	start                          time.Time
 	over                           time.Duration // ten seconds, or less of those that have not passed
@@ -1317,8 +1343,6 @@ type recent struct {
 
 // recently returns the last ten minutes in tens of seconds, oldest first, as far
 // as the core is that old; the last one has not passed.
-//
-//nolint:unused // a dashboard draws it
 func (s *serviceStats) recently(c *core) []recent {
 	at := time.Since(c.started)
 	current := int64(at / stats.SlotTime)
@@ -1393,16 +1417,14 @@ func (g *Gateway) StatsOver(w Window) Stats {
 		UpstreamStats: total, Uptime: at, Draining: g.core.life.Draining(),
 		Services: make(map[string]UpstreamStats, len(snap.services)), Caches: []CacheStats{},
 	}
-	var caches []*Cache
 	for name, svc := range snap.services {
 		one := svc.up.stats.read(w, at, sum)
 		svc.readState(&one)
 		s.Services[name] = one
 		s.add(&one)
-		if c := svc.policy.cache; c != nil && !slices.Contains(caches, c) {
-			caches = append(caches, c)
-			s.Caches = append(s.Caches, c.Stats())
-		}
+	}
+	for _, c := range snap.caches() {
+		s.Caches = append(s.Caches, c.Stats())
 	}
 	for _, up := range left {
 		one := up.stats.read(w, at, sum)
@@ -1540,14 +1562,87 @@ func (g *Gateway) metrics() *stats.Text {
 		}
 	}
 	g.core.watched.Read(tell)
-	var caches []*Cache
-	for _, svc := range g.core.snapshot.Load().services {
-		if c := svc.policy.cache; c != nil && !slices.Contains(caches, c) {
-			caches = append(caches, c)
-			c.watched.Read(tell)
-		}
+	for _, c := range g.core.snapshot.Load().caches() {
+		c.watched.Read(tell)
 	}
 	return t
+}
+
+// DashboardHandler serves a page that shows what the gateway does at this moment,
+// and has done for ten minutes: requests, errors and durations of each service,
+// breakers, replicas, connections, caches, the slowest requests (their paths, but
+// no queries) and the latest changes. Mount it at any path and what is below, behind
+// your authentication: it shows names and addresses. The page is read only, asks for
+// nothing but what it came with, and works under its own strict
+// Content-Security-Policy. It is told every two seconds what is new (server-sent
+// events); a thousand pages may be open, which are all told the same bytes. Streams
+// to them end with [Gateway.Drain].
+func (g *Gateway) DashboardHandler() http.Handler {
+	c := g.core
+	c.slowest.Start()
+	board := dash.NewBoard(dash.Config{
+		Read: c.show, Background: c.life.Background,
+		Open: func(end func()) (done func()) { return c.life.Open(end).Close },
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !readOnly(w, r) {
+			return
+		}
+		if !c.life.Enter() {
+			http.Error(w, "shutting down", http.StatusServiceUnavailable)
+			return
+		}
+		defer c.life.Leave()
+		board.ServeHTTP(w, r)
+	})
+}
+
+// show is what the dashboard is told: all, or of the histories the newest slots.
+func (c *core) show(whole bool) *dash.Snapshot {
+	now, snap := time.Now(), c.snapshot.Load()
+	s := &dash.Snapshot{
+		Now: now.UnixMilli(), Started: c.started.UnixMilli(), Draining: c.life.Draining(), Services: []dash.Service{}, Caches: []dash.Cache{},
+		Slowest: c.slowest.Read(now), Changes: c.changes.Read(),
+	}
+	for _, name := range slices.Sorted(maps.Keys(snap.services)) {
+		s.Services = append(s.Services, snap.services[name].show(whole))
+	}
+	for _, cache := range snap.caches() {
+		st := cache.Stats()
+		s.Caches = append(s.Caches, dash.Cache{
+			Entries: st.Entries, Bytes: st.Bytes, MaxBytes: st.MaxBytes, Hits: st.Hits, Misses: st.Misses, Evictions: st.Evictions,
+		})
+	}
+	return s
+}
+
+// newestSlots are those that a page may not have been told whole.
+const newestSlots = 3
+
+func (s *service) show(whole bool) dash.Service {
+	var st UpstreamStats
+	s.readState(&st)
+	out := dash.Service{
+		Name: s.up.name, InFlight: s.up.stats.inFlight.Load(), Breaker: string(st.Breaker.State), Cached: s.policy.cache != nil,
+		Queue: [2]int{st.Queue.InUse, st.Queue.Waiting}, Replicas: []dash.Replica{},
+	}
+	for _, r := range st.Replicas {
+		out.Replicas = append(out.Replicas, dash.Replica{
+			Address: r.Address, Health: r.Health, InFlight: r.InFlight, Micros: r.Latency.Microseconds(),
+			Pool: [3]int64{r.Conns.InUse, r.Conns.Idle, r.Conns.Waiting},
+		})
+	}
+	slots := s.up.stats.recently(s.up.core)
+	if !whole {
+		slots = slots[max(0, len(slots)-newestSlots):]
+	}
+	for _, r := range slots {
+		out.History = append(out.History, dash.Slot{
+			r.start.UnixMilli(), r.over.Milliseconds(), int64(r.requests), int64(r.failed), int64(r.hits), int64(r.misses), //nolint:gosec // counts
+			r.p50.Microseconds(), r.p95.Microseconds(), r.p99.Microseconds(),
+		})
+	}
+	return out
 }
 
 // readOnly refuses methods other than GET and HEAD.

@@ -403,6 +403,7 @@ func (s *service) breakerConfig() balance.BreakerConfig {
 func (u *Upstream) breakerChanged(hook BreakerHook) func(from, to balance.State) {
 	return func(from, to balance.State) {
 		u.transitions[to].Add(1)
+		u.core.changes.Add(u.name, "breaker "+to.String(), "was "+from.String())
 		u.core.log().LogAttrs(context.Background(), slog.LevelWarn, "gateway: breaker", slog.String("gateway.service", u.name),
 			slog.String("gateway.breaker.from", from.String()), slog.String("gateway.breaker.state", to.String()))
 		if hook == nil {
@@ -420,11 +421,13 @@ func (u *Upstream) breakerChanged(hook BreakerHook) func(from, to balance.State)
 // replicaChanged tells of an ejection, or of its end.
 func (u *Upstream) replicaChanged(e *endpoint, c balance.Change) {
 	if c.Cause == balance.Recovery {
+		u.core.changes.Add(u.name, "return", e.address+", after "+c.For.Round(time.Millisecond).String())
 		u.core.log().LogAttrs(context.Background(), slog.LevelWarn, "gateway: return",
 			slog.String("gateway.service", u.name), e.serverAddress(), e.serverPort(), slog.Float64("gateway.duration", c.For.Seconds()))
 		return
 	}
 	u.ejections.Add(1)
+	u.core.changes.Add(u.name, "ejection", fmt.Sprintf("%s: %v, for %v", e.address, c.Cause, c.For.Round(time.Millisecond)))
 	u.core.log().LogAttrs(context.Background(), slog.LevelWarn, "gateway: ejection",
 		slog.String("gateway.service", u.name), e.serverAddress(), e.serverPort(),
 		slog.String("gateway.ejection.cause", c.Cause.String()), slog.Float64("gateway.duration", c.For.Seconds()))
@@ -508,6 +511,9 @@ func (u *Upstream) SetReplicas(replicas ...Replica) error {
 		return errors.Join(l.faults...)
 	}
 	added, removed := u.setReplicas(valid)
+	if added+removed > 0 {
+		u.core.changes.Add(u.name, "replicas", fmt.Sprintf("%d more, %d gone", added, removed))
+	}
 	if snap := u.core.snapshot.Load(); snap.access && added+removed > 0 {
 		snap.log.LogAttrs(context.Background(), slog.LevelInfo, "gateway: replicas", slog.String("gateway.service", u.name),
 			slog.Int("gateway.replicas.added", added), slog.Int("gateway.replicas.removed", removed))
@@ -610,6 +616,9 @@ func (u *Upstream) resolveOne(ctx context.Context, name string, unknown map[stri
 	switch {
 	case err == nil:
 		added, removed := u.setAddresses(name, found)
+		if added+removed > 0 {
+			u.core.changes.Add(u.name, "addresses", fmt.Sprintf("of %s: %d more, %d gone", name, added, removed))
+		}
 		if snap.access && (added+removed > 0 || unknown[name]) {
 			snap.log.LogAttrs(ctx, slog.LevelInfo, "gateway: addresses",
 				slog.String("gateway.service", u.name), slog.String("dns.question.name", name),
@@ -699,6 +708,7 @@ func (u *Upstream) checkOne(queue *work.Queue, svc *service, e *replicaState) {
 			ok := err == nil && 200 <= status && status < 500
 			changed, back := e.Checked(ok, time.Now())
 			if changed {
+				u.core.changes.Add(u.name, "replica", e.Value.address+" is "+e.Health().String())
 				u.core.log().LogAttrs(ctx, slog.LevelWarn, "gateway: replica",
 					slog.String("gateway.service", u.name), e.Value.serverAddress(), e.Value.serverPort(), slog.Bool("gateway.endpoint.healthy", ok))
 			}

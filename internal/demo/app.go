@@ -50,6 +50,7 @@ const (
 	websockets feature = "websockets" // the orders service speaks WebSocket
 	health     feature = "health"     // the health handler is mounted
 	metrics    feature = "metrics"    // the metrics handler is mounted
+	dashboard  feature = "dashboard"  // the dashboard is mounted
 	updating   feature = "updating"   // the gateway is told of other services
 	draining   feature = "draining"   // the server drains the gateway as it shuts down
 )
@@ -201,6 +202,9 @@ func (a *app) routes(s settings) *http.ServeMux {
 	}
 	if s.without != metrics {
 		mux.Handle("/metrics", a.gateway.MetricsHandler())
+	}
+	if s.without != dashboard {
+		mux.Handle("/dashboard/", a.gateway.DashboardHandler())
 	}
 	return mux
 }

@@ -109,6 +109,7 @@ func serve(ctx context.Context, listener net.Listener, s settings, stdout io.Wri
 // introduce says what there is, and what to try.
 func introduce(w io.Writer, a *app) {
 	fmt.Fprintf(w, "The app:      %s/\n", a.url)
+	fmt.Fprintf(w, "The dashboard: %s/dashboard/\n", a.url)
 	fmt.Fprintf(w, "The gateway:  %s/api/{service}/{path}\n", a.url)
 	for _, u := range a.upstreams {
 		fmt.Fprintf(w, "    %-10s%-24s %s\n", u.name, u.url, u.about)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -29,6 +30,7 @@ func steps() []step {
 		{"health", "the gateway says how it and its services are", (*tour).takeHealth},
 		{"metrics", "the gateway has counted what the tour has sent", (*tour).takeMetrics},
 		{"profile", "where the time went is in the stage that it went to", (*tour).takeProfile},
+		{"dashboard", "a page shows all that live", (*tour).takeDashboard},
 		{"update", "a service comes and goes while the others serve on, and a faulty list changes nothing", (*tour).takeUpdate},
 		{"drain", "streams are ended, requests under way are not, and nothing new is let in", (*tour).takeDrain},
 	}
@@ -270,6 +272,42 @@ func (t *tour) takeMetrics(ctx context.Context) error {
 		wrong = append(wrong, is("the number of "+string(reason), got.Errors[reason], t.book.refused[string(reason)]))
 	}
 	return errors.Join(wrong...)
+}
+
+func (t *tour) takeDashboard(ctx context.Context) error {
+	page, err := t.get(ctx, "/dashboard/")
+	if err != nil {
+		return err
+	}
+	if err := page.want(http.StatusOK); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	req, err := t.request(ctx, http.MethodGet, "/dashboard/events", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := t.client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		data, ok := strings.CutPrefix(lines.Text(), "data: ")
+		if !ok {
+			continue
+		}
+		var got struct{ Services []struct{ Name string } }
+		if err := json.Unmarshal([]byte(data), &got); err != nil {
+			return err
+		}
+		t.say("%s/dashboard/ shows %d services; its first event has %d bytes", t.app.url, len(got.Services), len(data))
+		return is("the number of services", len(got.Services), len(t.app.upstreams))
+	}
+	return fmt.Errorf("there is no event: %w", lines.Err())
 }
 
 func (t *tour) takeProfile(context.Context) error {

@@ -34,7 +34,7 @@ func TestTourMissesEachFeature(t *testing.T) {
 		failed  []string // the step that shows the feature, and those that need it
 	}{
 		{"", nil},
-		{routing, []string{"route", "token", "cache", "health", "metrics"}},
+		{routing, []string{"route", "token", "cache", "health", "metrics", "dashboard"}},
 		{token, []string{"token"}},
 		{caching, []string{"cache"}},
 		{retries, []string{"retry"}},
@@ -47,6 +47,7 @@ func TestTourMissesEachFeature(t *testing.T) {
 		{websockets, []string{"websocket", "drain"}},
 		{health, []string{"health"}},
 		{metrics, []string{"metrics"}},
+		{dashboard, []string{"dashboard"}},
 		{updating, []string{"update"}},
 		{draining, []string{"drain"}},
 	}
