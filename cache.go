@@ -973,7 +973,7 @@ func troubled(status int) bool {
 // upstreamFault is the failure of a call whose answer was an error.
 func upstreamFault(status int) *Error {
 	err := fault(ReasonShared, nil)
-	err.Status = status
+	err.Status, err.received = status, status
 	return err
 }
 

@@ -40,6 +40,7 @@ import (
 	"github.com/embedgw/gateway/internal/health"
 	"github.com/embedgw/gateway/internal/retry"
 	"github.com/embedgw/gateway/internal/rfc9111"
+	"github.com/embedgw/gateway/internal/roundtrip"
 	"github.com/embedgw/gateway/internal/stats"
 	"github.com/embedgw/gateway/internal/telemetry"
 	"github.com/embedgw/gateway/internal/work"
@@ -1002,6 +1003,7 @@ func (x *exchange) fail(err *Error) {
 	h := x.w.Header()
 	x.setRequestID(h)
 	x.setCacheStatus(h, make([]string, 1))
+	x.setProxyStatus(h)
 	if err.retryAfter > 0 { // RFC 9110 §10.2.3: whole seconds
 		h.Set("Retry-After", strconv.FormatInt(int64((err.retryAfter+time.Second-1)/time.Second), 10))
 	}
@@ -1020,6 +1022,25 @@ func (x *exchange) fail(err *Error) {
 	if w.status == 0 {
 		w.WriteHeader(err.Status)
 	}
+}
+
+// setProxyStatus tells why the answer is ours (RFC 9209). Of a response that is
+// forwarded, what others have told passes as it is. A handler under [Cache.Wrap]
+// is the origin, which tells nothing (§2).
+func (x *exchange) setProxyStatus(h http.Header) {
+	if x.svc != nil && x.svc.handler != nil {
+		return
+	}
+	err := x.err
+	f := forward.Failure{
+		Reason: string(err.Reason), Cause: err.Err, Dialing: dialFailed(err.Err), Handshake: isError[*h1.HandshakeError](err.Err),
+		Idle:    errors.Is(err.Err, h1.IdleTimeout) || errors.Is(err.Err, roundtrip.IdleTimeout),
+		NextHop: err.Service, Received: err.received,
+	}
+	if err.Reason == ReasonPanic { // what an error handler had before that
+		delete(h, "Proxy-Status")
+	}
+	forward.Put(h, "Proxy-Status", []string{f.ProxyStatus(viaName)})
 }
 
 // end records the exchange, once, whatever happened to it. Only
@@ -1179,6 +1200,7 @@ type Error struct {
 	Err      error // the cause, for logs only; may be nil
 
 	retryAfter time.Duration // when another request may fare better; zero: nobody knows
+	received   int           // the status that the upstream has answered with; 0: none
 }
 
 func fault(reason Reason, err error) *Error {
@@ -1187,7 +1209,7 @@ func fault(reason Reason, err error) *Error {
 
 // again returns the error for another request.
 func (e *Error) again() *Error {
-	return &Error{Reason: e.Reason, Status: e.Status, Err: e.Err, retryAfter: e.retryAfter}
+	return &Error{Reason: e.Reason, Status: e.Status, Err: e.Err, retryAfter: e.retryAfter, received: e.received}
 }
 
 // Error says what happened, for logs. It may name hosts, never credentials: do

@@ -1385,6 +1385,7 @@ func (a *attempt) run() *Error {
 		return nil
 	}
 	fe := a.classify(err)
+	fe.received = a.status
 	a.end(fe)
 	return fe
 }
@@ -1644,7 +1645,9 @@ func clientGone(ctx context.Context) *Error {
 func (f *fetch) accept(a *attempt) *Error {
 	f.x.reachedAt(stageBody, a.start.Add(a.head1))
 	if len(f.svc.policy.modify) > 0 && a.status != http.StatusSwitchingProtocols {
+		received := a.status
 		if err := f.modify(a); err != nil {
+			err.received = received
 			a.end(err)
 			return err
 		}
@@ -1894,7 +1897,11 @@ func (a *attempt) meter(n int, err error) error {
 	return err
 }
 
-const errTooLong = badResponse("the content is too long")
+const (
+	errTooLong      = badResponse("the content is too long")
+	errLargeHead    = badResponse("the header is too large")
+	errOtherUpgrade = badResponse("it switches to a protocol that was not asked for")
+)
 
 var errInterimOverflow = errors.New("too many 1xx responses")
 
@@ -1931,12 +1938,12 @@ func (a *attempt) judge() error {
 	case !forward.ValidStatus(a.status), a.status < 200 && a.status != http.StatusSwitchingProtocols:
 		return badResponse(fmt.Sprintf("status %d", a.status))
 	case fields > maxResponseFields || bytes > maxResponseHeaderBytes:
-		return badResponse("the header is too large")
+		return errLargeHead
 	case a.fetch.svc.policy.maxAnswerBytes > 0 && a.length > a.fetch.svc.policy.maxAnswerBytes && !bodyless(a.fetch.out.method, a.status):
 		return errTooLong
 	case a.status == http.StatusSwitchingProtocols:
 		if a.fetch.upgrade == "" || !strings.EqualFold(a.head.Get("Upgrade"), a.fetch.upgrade) {
-			return badResponse("it switches to a protocol that was not asked for")
+			return errOtherUpgrade
 		}
 	case a.status == http.StatusNotModified && !conditional(a.fetch.out.header):
 		return badResponse("304 to a request without conditions") // RFC 9110 §15.4.5
@@ -1964,6 +1971,19 @@ func conditional(h http.Header) bool {
 type badResponse string
 
 func (e badResponse) Error() string { return "the response is not acceptable: " + string(e) }
+
+// ProxyError is the proxy error type (RFC 9209 §2.3).
+func (e badResponse) ProxyError() string {
+	switch e {
+	case errTooLong:
+		return "http_response_body_size"
+	case errLargeHead:
+		return "http_response_header_section_size"
+	case errOtherUpgrade:
+		return "http_upgrade_failed"
+	}
+	return "http_protocol_error"
+}
 
 // classify says whose fault a failed attempt is.
 func (a *attempt) classify(err error) *Error {

@@ -48,6 +48,14 @@ func (e *DialError) Timeout() bool {
 	return ok && t.Timeout()
 }
 
+// HandshakeError is a handshake of TLS that failed.
+type HandshakeError struct{ Err error }
+
+func (e *HandshakeError) Error() string { return "handshake: " + e.Err.Error() }
+
+// Unwrap returns what it failed with.
+func (e *HandshakeError) Unwrap() error { return e.Err }
+
 // errNoConn is a dial func that returned neither connection nor error.
 var errNoConn = errors.New("there is no connection")
 
@@ -89,7 +97,7 @@ func (d *Dialer) secure(ctx context.Context, nc net.Conn) (net.Conn, error) {
 	secured := tls.Client(nc, config)
 	if err := secured.HandshakeContext(ctx); err != nil {
 		_ = nc.Close()
-		return nil, fmt.Errorf("handshake: %w", err)
+		return nil, &HandshakeError{err}
 	}
 	return secured, nil
 }

@@ -12,6 +12,19 @@ type ProtocolError string
 
 func (e ProtocolError) Error() string { return "malformed response: " + string(e) }
 
+// ProxyError is the proxy error type (RFC 9209 §2.3).
+func (e ProtocolError) ProxyError() string {
+	switch e {
+	case errHeadTooLarge, errFields:
+		return "http_response_header_section_size"
+	case errTrailerSize:
+		return "http_response_trailer_section_size"
+	case errCodingOld, errCodingEmpty, errCoding, errChunkSize, errChunkLarge, errChunkLine, errChunkLong, errChunkEnd, errChunkExcess:
+		return "http_response_transfer_coding"
+	}
+	return "http_protocol_error"
+}
+
 const (
 	errHeadTooLarge ProtocolError = "head too large"
 	errHeadCut      ProtocolError = "head without end"
