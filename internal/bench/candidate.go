@@ -28,6 +28,7 @@ type candidateConfig struct {
 	BodyIdle       time.Duration
 	Acquire        time.Duration // of a connection
 	Conns          int           // to a replica
+	Dashboard      bool          // is mounted
 	Descriptors    uint64        // that the process may have; 0: as many as it got
 
 	// bare writes these bytes
@@ -81,6 +82,9 @@ func (c *candidate) start(config candidateConfig) (addr string, err error) {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/api/", c.mounted.handler)
+	if config.Dashboard {
+		mux.Handle("/dashboard/", c.mounted.dashboard())
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err

@@ -25,6 +25,7 @@ func checks() map[string]func(context.Context, settings) error {
 		"kill":          checkKill,
 		"memory":        checkMemory,
 		"openloop":      checkOpenLoop,
+		"pages":         checkPages,
 		"shutdown":      checkShutdown,
 		"slow":          checkSlow,
 		"soak":          checkSoak,

@@ -32,6 +32,8 @@ type mounted struct {
 	shutdown func(context.Context) error
 	stats    func() gateway.Stats
 	update   func(n int) error // its services, each time in another way
+
+	dashboard func() http.Handler // nil: it has none
 }
 
 var mounts = map[string]func(*candidateConfig) (mounted, error){
@@ -129,10 +131,11 @@ func mountWith(c *candidateConfig, tracers trace.TracerProvider, meters metric.M
 		return mounted{}, err
 	}
 	return mounted{
-		handler:  http.StripPrefix("/api", gw),
-		drain:    gw.Drain,
-		shutdown: func(ctx context.Context) error { return errors.Join(gw.Shutdown(ctx), cache.Shutdown(ctx)) },
-		stats:    gw.Stats,
+		handler:   http.StripPrefix("/api", gw),
+		drain:     gw.Drain,
+		shutdown:  func(ctx context.Context) error { return errors.Join(gw.Shutdown(ctx), cache.Shutdown(ctx)) },
+		stats:     gw.Stats,
+		dashboard: gw.DashboardHandler,
 		update: func(n int) error {
 			more := []gateway.ServiceOption{gateway.WithTimeout(time.Minute + time.Duration(n)), gateway.WithMaxConcurrency(1000+n%9, 1000, 0)}
 			if n%3 == 0 {
