@@ -47,7 +47,9 @@ type Cache struct {
 
 	mu      sync.Mutex
 	scopes  map[string]store.Scope // those that have a share
+	free    []store.Scope          // that had one
 	queries map[string][]*caching  // of scopes that do not tell all queries apart
+	users   map[string]int         // of those names: how many use the cache by them
 
 	hits      counter
 	misses    counter
@@ -111,7 +113,7 @@ func NewCache(opts ...CacheOption) (*Cache, error) {
 	}
 	cache := &Cache{
 		store: store.New[*resource](c.maxBytes), calls: flight.NewGroup[*answer](), maxObject: c.maxObjectBytes,
-		tasks: work.NewTasks(core.panicked), core: core, policy: c.handlers.policy, scopes: make(map[string]store.Scope), queries: make(map[string][]*caching),
+		tasks: work.NewTasks(core.panicked), core: core, policy: c.handlers.policy, scopes: make(map[string]store.Scope), queries: make(map[string][]*caching), users: make(map[string]int),
 	}
 	cache.behind = work.NewQueue(work.QueueConfig{
 		Name: "cache refresh", Workers: refreshWorkers, Size: refreshQueue, OnPanic: core.panicked, Go: cache.tasks.Go,
@@ -123,14 +125,17 @@ func NewCache(opts ...CacheOption) (*Cache, error) {
 }
 
 // adopt has a service, or handlers of that name, use the cache, and bounds how much
-// of it. The name tells scopes apart.
-func (c *Cache) adopt(name string, by *caching) store.Scope {
+// of it. The name tells scopes apart. Known says that it has been adopted before.
+func (c *Cache) adopt(name string, known bool, by *caching) store.Scope {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	known := slices.ContainsFunc(c.queries[name], func(other *caching) bool {
+	if !known {
+		c.users[name]++
+	}
+	told := slices.ContainsFunc(c.queries[name], func(other *caching) bool {
 		return other.sortedQuery == by.sortedQuery && slices.Equal(other.ignoredQuery, by.ignoredQuery)
 	})
-	if !known && (len(by.ignoredQuery) > 0 || by.sortedQuery) {
+	if !told && (len(by.ignoredQuery) > 0 || by.sortedQuery) {
 		c.queries[name] = append(c.queries[name], by)
 	}
 	if len(c.queries[name]) > maxQueryRules { // what was stored by the first is found no more by Purge
@@ -142,11 +147,34 @@ func (c *Cache) adopt(name string, by *caching) store.Scope {
 	}
 	id, ok := c.scopes[name]
 	if !ok {
-		id = store.Scope(len(c.scopes) + 1)
+		if id = store.Scope(len(c.scopes) + 1); len(c.free) > 0 { //nolint:gosec // as many as services
+			id, c.free = c.free[0], c.free[1:]
+		}
 		c.scopes[name] = id
 	}
 	c.store.SetShare(id, int64(by.share*float64(c.store.Stats().MaxBytes)))
 	return id
+}
+
+// release says that a service uses the cache no more. With the last one of a name
+// goes what is known of that, and what this was known for.
+func (c *Cache) release(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.users[name]--; c.users[name] > 0 {
+		return
+	}
+	delete(c.users, name)
+	id, shares := c.scopes[name]
+	if !shares && c.queries[name] == nil {
+		return
+	}
+	c.store.Purge(func(key string, _ *resource) bool { return splitKey(key).scope == name })
+	delete(c.queries, name)
+	if shares {
+		delete(c.scopes, name)
+		c.free = append(c.free, id)
+	}
 }
 
 // Clear removes everything that is stored, and lets nothing be stored that is
@@ -2032,7 +2060,7 @@ func (c *Cache) Wrap(name string) func(http.Handler) http.Handler {
 		up := &Upstream{name: name, core: c.core, life: work.NewLife(c.core.panicked)}
 		p := c.policy
 		p.cache = c
-		svc := &service{policy: &p, up: up, rules: forward.NewRequestRules(forward.RequestConfig{}), handler: next, share: c.adopt(name, &p.caching)}
+		svc := &service{policy: &p, up: up, rules: forward.NewRequestRules(forward.RequestConfig{}), handler: next, share: c.adopt(name, false, &p.caching)}
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { c.serve(svc, w, r) })
 	}
 }

@@ -109,8 +109,12 @@ func (g *Gateway) Update(opts ...Option) error {
 	if err != nil {
 		return err
 	}
-	c.install(next)
-	c.changes.Add("", "update", fmt.Sprintf("%d services", len(next.services)))
+	added, removed := c.install(next)
+	c.changes.Add("", "update", fmt.Sprintf("%d more services, %d gone", added, removed))
+	if next.access {
+		next.log.LogAttrs(context.Background(), slog.LevelInfo, "gateway: update",
+			slog.Int("gateway.services.added", added), slog.Int("gateway.services.removed", removed))
+	}
 	return nil
 }
 
@@ -155,8 +159,9 @@ func (c *core) plan(o *config) (*snapshot, error) {
 	return next, nil
 }
 
-// install has a planned snapshot be in force.
-func (c *core) install(next *snapshot) {
+// install has a planned snapshot be in force, and returns how many services have
+// come and gone.
+func (c *core) install(next *snapshot) (added, removed int) {
 	old := c.snapshot.Load()
 	for name, svc := range next.services {
 		svc.begin(old.services[name])
@@ -182,6 +187,7 @@ func (c *core) install(next *snapshot) {
 	for _, svc := range left {
 		c.leave(svc)
 	}
+	return len(next.services) - (len(old.services) - len(left)), len(left)
 }
 
 // stopUnless ends what another snapshot watches no more.

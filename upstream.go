@@ -282,7 +282,7 @@ func (s *service) begin(before *service) {
 	}
 	p, up := s.policy, s.up
 	if p.cache != nil {
-		s.share = p.cache.adopt(up.name, &p.caching)
+		s.share = p.cache.adopt(up.name, p.cache == before.policy.cache, &p.caching)
 	}
 	if s.budget = before.budget; s.budget == nil {
 		s.budget = retry.NewBudget(p.retryRatio, p.retryPerSecond)
@@ -343,7 +343,10 @@ func (s *service) limits(before *service) {
 // end ends what the next service, nil if there is none, has not taken over.
 func (s *service) end(next *service) {
 	if next == nil {
-		next = &service{set: s.set}
+		next = &service{policy: &policy{}, set: s.set}
+	}
+	if c := s.policy.cache; c != nil && c != next.policy.cache {
+		c.release(s.up.name)
 	}
 	stopUnless(s.checks, next.checks)
 	stopUnless(s.names, next.names)

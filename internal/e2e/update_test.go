@@ -811,6 +811,73 @@ func TestPurgeKnowsTheQueryOptionsOfEarlierUpdates(t *testing.T) {
 	})
 }
 
+// A share of the cache goes with the last service of its name.
+func TestSharesOfTheCacheComeAndGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cache, err := gateway.NewCache()
+		require.NoError(t, err)
+		w := newTown(t, hosts("one"), gateway.WithCache(cache))
+		t.Cleanup(func() { assert.NoError(t, cache.Shutdown(context.WithoutCancel(t.Context()))) })
+		for n := range 200 {
+			name := fmt.Sprint("s", n)
+			w.update(gateway.WithCache(cache), at(name, "one", gateway.WithCacheShare(0.1), gateway.WithIgnoredQuery("q")), at("kept", "one", gateway.WithCacheShare(0.5)))
+			w.serves("/"+name+"/x", "one")
+			w.serves("/kept/x", "one")
+			require.EqualValues(t, 2, cache.Stats().Entries, "those of who was removed have gone")
+		}
+		assert.Equal(t, 201, w.ups["one"].Begun(), "one for each that is new")
+		w.update(gateway.WithCache(cache))
+		assert.Zero(t, cache.Stats().Entries)
+	})
+}
+
+// What runs beside the requests, by the stacks of its goroutines, is there from
+// the first request on until an update is without it.
+func TestWatchesEndByUpdate(t *testing.T) {
+	running := func() (all []string) {
+		buf := make([]byte, 1<<20)
+		text := string(buf[:runtime.Stack(buf, true)])
+		for _, name := range []string{"(*Upstream).check(", "(*Upstream).resolve(", "(*core).lookForSlow(", "(*memoryPolicy).run("} {
+			for range strings.Count(text, name) {
+				all = append(all, name)
+			}
+		}
+		return all
+	}
+	inTown(t, hosts("127.0.0.1"), func(w *town) { // a name would be asked for
+		full := []gateway.Option{
+			gateway.WithMemoryWatch(time.Hour, nil), gateway.WithSlowRequest(0, nil),
+			at("a", "127.0.0.1", gateway.WithHealthChecks(time.Hour, 1, 1), gateway.WithDNSRefresh(time.Hour)),
+		}
+		w.update(full...)
+		w.gw.Upstream("a") // asks for nothing
+		synctest.Wait()
+		assert.Empty(w, running())
+		handle(w, w.gw, testnet.Get("/nobody"), nil)
+		synctest.Wait()
+		assert.Len(w, running(), 2, "of all services")
+		w.serves("/a/", "127.0.0.1")
+		synctest.Wait()
+		assert.Len(w, running(), 4)
+		w.update(append(full[:2:2], at("a", "127.0.0.1", gateway.WithHealthChecks(time.Hour, 2, 2)))...)
+		w.serves("/a/", "127.0.0.1")
+		synctest.Wait()
+		assert.Len(w, running(), 3, "names are not resolved any more")
+		w.update(full[:2]...)
+		handle(w, w.gw, testnet.Get("/nobody"), nil)
+		synctest.Wait()
+		assert.Len(w, running(), 1, "no service is left that could be slow")
+		w.update(gateway.WithMemoryWatch(time.Minute, nil))
+		handle(w, w.gw, testnet.Get("/nobody"), nil)
+		synctest.Wait()
+		assert.Len(w, running(), 1, "at another interval")
+		w.update()
+		handle(w, w.gw, testnet.Get("/nobody"), nil)
+		synctest.Wait()
+		assert.Empty(w, running())
+	})
+}
+
 // What runs beside the requests begins anew only where its time is another, and
 // ends where it is wanted no more.
 func TestWhatRunsBesideFollowsTheUpdates(t *testing.T) {
@@ -1079,4 +1146,18 @@ func TestUpdatesLeaveNothingBehind(t *testing.T) {
 	assert.Less(t, float64(live())-float64(before), 1e6, "bytes more after 300 updates")
 	require.NoError(t, gw.Shutdown(lasting(t, 5*time.Second)))
 	assert.ErrorAs(t, gw.Update(), new(*gateway.Error))
+}
+
+func TestAnUpdateIsLogged(t *testing.T) {
+	inTown(t, hosts("one"), func(w *town) {
+		w.update(at("a", "one"), at("b", "one"), at("c", "one"))
+		w.update(at("c", "one"))
+		require.Error(w, w.gw.Update(gateway.WithTimeout(-1)))
+		var told [][2]any
+		for _, line := range w.logs.Find(w, "gateway: update") {
+			assert.Equal(w, "INFO", line["level"])
+			told = append(told, [2]any{line["gateway.services.added"], line["gateway.services.removed"]})
+		}
+		assert.Equal(w, [][2]any{{2.0, 0.0}, {0.0, 2.0}}, told)
+	}, at("a", "one"))
 }
