@@ -1161,3 +1161,44 @@ func TestAnUpdateIsLogged(t *testing.T) {
 		assert.Equal(w, [][2]any{{2.0, 0.0}, {0.0, 2.0}}, told)
 	}, at("a", "one"))
 }
+
+// A request that has found its service just before that was removed is for none.
+func TestWhoIsLateForARemovedServiceIsForNone(t *testing.T) {
+	testnet.Baseline(t)
+	gw, err := gateway.New()
+	require.NoError(t, err)
+	guest := gateway.WithService("guest", "http://192.0.2.1", gateway.WithMaxBodyBytes(0)) // refuses at once
+	var clients sync.WaitGroup
+	var refused, absent atomic.Int64
+	done := make(chan struct{})
+	for range 8 {
+		clients.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				w := httptest.NewRecorder()
+				gw.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/guest/", strings.NewReader("x")))
+				switch w.Code {
+				case http.StatusNotFound:
+					absent.Add(1)
+				case http.StatusRequestEntityTooLarge:
+					refused.Add(1)
+				default:
+					t.Errorf("status %d", w.Code)
+				}
+			}
+		})
+	}
+	for range 2000 {
+		require.NoError(t, gw.Update(guest))
+		require.NoError(t, gw.Update())
+	}
+	close(done)
+	clients.Wait()
+	assert.Positive(t, refused.Load())
+	assert.Positive(t, absent.Load())
+	require.NoError(t, gw.Shutdown(lasting(t, 5*time.Second)))
+}
