@@ -1524,10 +1524,12 @@ func (x *exchange) answer(e *entry, age time.Duration) *Error {
 func (x *exchange) writeStored(e *entry, age time.Duration, status int, keep func(name string) bool) {
 	h := x.w.Header()
 	begun, n := len(h) > 0, e.head.Len()
+	timed := x.svc.policy.serverTiming && age != asItCame
 	lines := make([]string, n+2)
 	e.head.Each(lines[:0], func(name string, values []string) {
 		switch {
 		case keep != nil && !keep(name):
+		case timed && name == "Server-Timing": // of another request
 		case begun:
 			forward.Put(h, name, values)
 		default:
@@ -1541,6 +1543,7 @@ func (x *exchange) writeStored(e *entry, age time.Duration, status int, keep fun
 		x.cache.status = e.status // the client gets something else (RFC 9211 §2.3)
 	}
 	x.setCacheStatus(h, lines[n+1:])
+	x.setServerTiming(h)
 	if e.untyped && h["Content-Type"] == nil {
 		h["Content-Type"] = nil // or net/http's server would guess one
 	}

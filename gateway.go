@@ -675,6 +675,7 @@ func (x *exchange) writeHead(a *attempt) {
 	}
 	x.setRequestID(h)
 	x.setCacheStatus(h, make([]string, 1))
+	x.setServerTiming(h)
 	x.closeIfEarly()
 	x.wrote, x.status = true, a.status
 	x.w.WriteHeader(a.status)
@@ -1010,6 +1011,7 @@ func (x *exchange) fail(err *Error) {
 	x.setRequestID(h)
 	x.setCacheStatus(h, make([]string, 1))
 	x.setProxyStatus(h)
+	x.setServerTiming(h)
 	if err.retryAfter > 0 { // RFC 9110 §10.2.3: whole seconds
 		h.Set("Retry-After", strconv.FormatInt(int64((err.retryAfter+time.Second-1)/time.Second), 10))
 	}

@@ -393,6 +393,25 @@ func (x *exchange) becomes(from, to stage) {
 	}
 }
 
+// setServerTiming tells where the time up to a response's header went.
+func (x *exchange) setServerTiming(h http.Header) {
+	if x.svc == nil || !x.svc.policy.serverTiming {
+		return
+	}
+	took := time.Since(x.start)
+	t := forward.Timing{Cache: x.cache.String()}
+	for i := range stages {
+		d, ok := x.laps.SoFar(i, took)
+		switch s := stage(i); {
+		case s <= stagePool:
+			t.Own += d
+		case s <= stageCollapse && ok:
+			t.Asked, t.Upstream = true, t.Upstream+d
+		}
+	}
+	forward.Put(h, "Server-Timing", []string{t.String()})
+}
+
 // note is reached without a look at the clock.
 func (x *exchange) note(s stage) {
 	if !x.mark.on {

@@ -121,6 +121,8 @@ type policy struct {
 	maxHeaderBytes  int
 	methods         []string // allowed beyond the registered ones
 	preserveHost    bool
+	forwarded       bool
+	serverTiming    bool
 	trusted         []netip.Prefix
 	requestIDHeader string // empty: none
 
@@ -374,6 +376,8 @@ var contradictions = [...]struct{ one, other, reason string }{
 	{"WithBaggage", "WithoutBaggage", "the same list asks for baggage"},
 	{"WithPropagation", "WithoutPropagation", "the same list asks for propagation"},
 	{"WithBaggage", "WithoutPropagation", "the same list asks for baggage"},
+	{"WithForwarded", "WithoutForwarded", "the same list asks for the field"},
+	{"WithServerTiming", "WithoutServerTiming", "the same list asks for the field"},
 	{"WithRequestID", "WithoutRequestID", "the same list names a request id header"},
 	{"WithBearerToken", "WithTokenSource", "the same list gives a fixed token"},
 	{"WithTLSConfig", "WithTransport", "a round tripper of your own has its own TLS configuration"},
@@ -1358,6 +1362,35 @@ func WithTLSConfig(c *tls.Config) DefaultOption {
 // target's host; the client's is in X-Forwarded-Host.
 func WithPreserveHost() DefaultOption {
 	return def("WithPreserveHost", func(p *policy, _ *list) { p.preserveHost = true })
+}
+
+// WithForwarded sends Forwarded (RFC 7239) with each request, beside
+// X-Forwarded-*: for is the client's address, without a port; host and proto
+// are where the request came in; by is "_gateway", which is no address. What a
+// peer of [WithTrustedProxies] has sent in the field is continued, or, where it
+// has sent none, what it has in X-Forwarded-For. Default: it is not sent.
+func WithForwarded() DefaultOption {
+	return def("WithForwarded", func(p *policy, _ *list) { p.forwarded = true })
+}
+
+// WithoutForwarded sends no Forwarded.
+func WithoutForwarded() DefaultOption {
+	return def("WithoutForwarded", func(p *policy, _ *list) { p.forwarded = false })
+}
+
+// WithServerTiming tells clients in Server-Timing (W3C) where the time to the
+// response's header went, in milliseconds: gateway is the gateway's own part,
+// upstream the wait for an answer, all attempts together, and cache says what
+// the cache did. It is appended to what the service tells itself, which a stored
+// response is served without. Clients then see how long services take. Default:
+// nothing is told.
+func WithServerTiming() DefaultOption {
+	return def("WithServerTiming", func(p *policy, _ *list) { p.serverTiming = true })
+}
+
+// WithoutServerTiming tells nothing of times.
+func WithoutServerTiming() DefaultOption {
+	return def("WithoutServerTiming", func(p *policy, _ *list) { p.serverTiming = false })
 }
 
 // WithTrustedProxies names the peers, as addresses or CIDR prefixes, whose

@@ -217,7 +217,7 @@ func (c *serviceConfig) build(core *core, next *snapshot, option string, d decla
 	for _, m := range p.methods {
 		svc.methods[m] = struct{}{}
 	}
-	rules := forward.RequestConfig{Set: p.header, Trusted: p.trusted, Via: viaName, MaxHops: maxHops, RequestIDHeader: p.requestIDHeader, Clone: len(p.rewrite) > 0, Baggage: p.tracing.baggage && !p.tracing.silent}
+	rules := forward.RequestConfig{Set: p.header, Trusted: p.trusted, Via: viaName, MaxHops: maxHops, RequestIDHeader: p.requestIDHeader, Clone: len(p.rewrite) > 0, Forwarded: p.forwarded, Baggage: p.tracing.baggage && !p.tracing.silent}
 	if p.tokenSource != nil {
 		rules.Drop = []string{"Authorization"}
 	}

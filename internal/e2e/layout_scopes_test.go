@@ -57,6 +57,7 @@ var optionScopes = []struct{ homes, options string }{
 		WithDialTimeout(1)
 		WithEjection(1, 1, 1)
 		WithEjectionShare(1)
+		WithForwarded()
 		WithHTTP2()
 		WithHealthChecks(1, 1, 1)
 		WithHealthPath("/")
@@ -87,6 +88,7 @@ var optionScopes = []struct{ homes, options string }{
 		WithRetryBackoff(1, 2)
 		WithRetryBodyBytes(1)
 		WithRetryBudget(1, 1)
+		WithServerTiming()
 		WithSlowRequest(1, nil)
 		WithSlowStart(1)
 		WithTLSConfig(nil)
@@ -100,6 +102,7 @@ var optionScopes = []struct{ homes, options string }{
 		WithoutCache()
 		WithoutConnReuse()
 		WithoutEjection()
+		WithoutForwarded()
 		WithoutHTTP2()
 		WithoutHealthChecks()
 		WithoutMaxConcurrency()
@@ -108,6 +111,7 @@ var optionScopes = []struct{ homes, options string }{
 		WithoutRateLimit()
 		WithoutRequestID()
 		WithoutRetries()
+		WithoutServerTiming()
 		WithoutSlowRequest()`},
 	{"gateway upstream cache", `
 		WithErrorHandler(nil)

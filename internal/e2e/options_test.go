@@ -285,6 +285,8 @@ func TestContradictionsOfOneList(t *testing.T) {
 		{gateway.WithRetryBudget(0, 0), gateway.WithoutRetries(), "WithoutRetries", "WithRetryBudget"},
 		{gateway.WithRetryBodyBytes(0), gateway.WithoutRetries(), "WithoutRetries", "WithRetryBodyBytes"},
 		{gateway.WithMaxRetryAfter(0), gateway.WithoutRetries(), "WithoutRetries", "WithMaxRetryAfter"},
+		{gateway.WithForwarded(), gateway.WithoutForwarded(), "WithoutForwarded", "WithForwarded"},
+		{gateway.WithServerTiming(), gateway.WithoutServerTiming(), "WithoutServerTiming", "WithServerTiming"},
 		{gateway.WithRequestID("X"), gateway.WithoutRequestID(), "WithoutRequestID", "WithRequestID"},
 		{gateway.WithBearerToken("x"), gateway.WithTokenSource(tokens("x")), "WithTokenSource", "WithBearerToken"},
 		{tls, rt, "WithTransport", "WithTLSConfig"},

@@ -22,6 +22,9 @@ func (o *outbound) forwarded(r *RequestRules, in *Inbound, peer netip.Addr, trus
 		o.put("X-Forwarded-Host", host)
 	}
 	o.put("X-Forwarded-Proto", proto)
+	if r.forwarded {
+		o.put("Forwarded", r.forwardedList(in, peer, trusted, host, proto))
+	}
 	if prefix != "" {
 		o.put("X-Forwarded-Prefix", prefix)
 	}
@@ -116,20 +119,19 @@ func (r *RequestRules) received(major, minor int) string {
 }
 
 // chain appends the address of a trusted peer to the X-Forwarded-For that it sent, and names the client: the first address from the
-// right that is not trusted. A list that is not one of addresses, or too long, is forgotten.
+// right that is not trusted. Without an address nothing is appended. A list that is not one of addresses, or too long, is forgotten.
 func (r *RequestRules) chain(lines []string, address string) (list, client string) {
-	const maxEntries, maxBytes = 32, 2 << 10
 	var first netip.Addr
 	entries, size := 0, 0
 	for _, line := range lines {
-		if size += len(line); size > maxBytes {
+		if size += len(line); size > maxChainBytes {
 			return address, address
 		}
 		for more := true; more; {
 			var member string
 			member, line, more = cutMember(line)
 			addr, ok := parseAddr(member)
-			if entries++; !ok || entries > maxEntries || strings.Contains(member, "%") {
+			if entries++; !ok || entries > maxChain || strings.Contains(member, "%") {
 				return address, address
 			}
 			if !first.IsValid() || !r.trusts(addr) {
@@ -139,6 +141,9 @@ func (r *RequestRules) chain(lines []string, address string) (list, client strin
 	}
 	if entries == 0 {
 		return address, address
+	}
+	if address == "" {
+		return strings.Join(lines, ", "), first.String()
 	}
 	return strings.Join(lines, ", ") + ", " + address, first.String()
 }

@@ -19,6 +19,7 @@ type RequestConfig struct {
 	RequestIDHeader string         // name of the request id's field; empty: none is managed
 	Clone           bool           // whoever gets the header writes to its values: share none
 	Baggage         bool           // pass Baggage on
+	Forwarded       bool           // send Forwarded (RFC 7239), in which Via is our name; it is not empty then
 }
 
 // RequestRules is the header hygiene of one service's requests. It is immutable. Make it with NewRequestRules.
@@ -32,6 +33,7 @@ type RequestRules struct {
 	requestIDHeader string
 	clone           bool
 	baggage         bool
+	forwarded       bool
 }
 
 // Inbound is what Outbound needs to know of one request. Header is only read.
@@ -54,6 +56,7 @@ func NewRequestRules(c RequestConfig) *RequestRules {
 		requestIDHeader: http.CanonicalHeaderKey(c.RequestIDHeader),
 		clone:           c.Clone,
 		baggage:         c.Baggage,
+		forwarded:       c.Forwarded,
 	}
 	for name, values := range c.Set {
 		r.set[http.CanonicalHeaderKey(name)] = slices.Clip(slices.Clone(values))

@@ -53,6 +53,15 @@ func (l *Laps) End(at time.Duration) {
 	}
 }
 
+// SoFar is Spent with the stage that it is at ended at a time, of which nothing is kept.
+func (l *Laps) SoFar(stage int, at time.Duration) (time.Duration, bool) {
+	spent, ok := l.Spent(stage)
+	if l.on && int(l.at) == stage {
+		return spent + max(at-l.since, 0), true
+	}
+	return spent, ok
+}
+
 // Spent returns how long it was at a stage that has ended, and whether it ever was.
 func (l *Laps) Spent(stage int) (time.Duration, bool) {
 	return l.spent[stage], l.seen&(1<<stage) != 0

@@ -36,6 +36,28 @@ func TestLaps(t *testing.T) {
 	}
 }
 
+func TestLapsSoFar(t *testing.T) {
+	t.Parallel()
+	var l Laps
+	_, ok := l.SoFar(0, 5)
+	assert.False(t, ok, "it is off")
+	l.Start(0)
+	l.Next(1, 5)
+	l.Next(0, 7)
+	for range 2 { // nothing is kept
+		for stage, want := range map[int]time.Duration{0: 8, 1: 2} {
+			d, ok := l.SoFar(stage, 10)
+			assert.True(t, ok)
+			assert.Equal(t, want, d, stage)
+		}
+	}
+	d, ok := l.SoFar(0, 6)
+	assert.True(t, ok)
+	assert.EqualValues(t, 5, d, "not back in time")
+	_, ok = l.SoFar(2, 10)
+	assert.False(t, ok)
+}
+
 func TestLapsOfOneStage(t *testing.T) {
 	t.Parallel()
 	var l Laps
