@@ -190,7 +190,7 @@ func (c *core) observe() (err error) {
 func (s *serviceStats) state() telemetry.ServiceState {
 	state := telemetry.ServiceState{
 		Active: s.inFlight.Load(), Requests: []telemetry.ReasonCount{{N: int64(s.answered.Load())}},
-		Retries: int64(s.retries.Load()), Hedges: int64(s.hedges.Load()),
+		Hedges: int64(s.hedges.Load()), QueueDrops: int64(s.drops.Load()),
 	}
 	for i := range s.errors {
 		if n := s.errors[i].Load(); n > 0 {
@@ -203,6 +203,11 @@ func (s *serviceStats) state() telemetry.ServiceState {
 // state is what the service is in, for its metrics.
 func (s *service) state() telemetry.ServiceState {
 	st := s.up.stats.state()
+	for i, cause := range retryCauses {
+		st.Retries = append(st.Retries, telemetry.CauseCount{Cause: cause, N: int64(s.up.stats.causes[i].Load())})
+	}
+	_, used, refused := s.budget.Stats()
+	st.BudgetUsed, st.BudgetLimit, st.Refused = int64(used), int64(s.budget.Allowed()), int64(refused)
 	st.Ejections, st.Queued = s.up.ejections.Load(), s.limit != nil
 	if s.breaker != nil {
 		st.Breaker = s.breaker.Status(time.Now()).State.String()
@@ -214,11 +219,13 @@ func (s *service) state() telemetry.ServiceState {
 		used, waiting := s.limit.Stats()
 		st.QueueInUse, st.QueueWaiting = int64(used), int64(waiting)
 	}
+	now := time.Now()
 	for _, e := range s.set.All() {
-		c := e.Value.conns()
+		c, at := e.Value.conns(), e.Status(now)
 		st.Endpoints = append(st.Endpoints, telemetry.EndpointState{
-			Endpoint: e.Value.spans, Healthy: e.Health() == balance.Healthy,
-			Pooled: e.Value.client != nil || e.Value.owned != nil, Used: c.InUse, Idle: c.Idle, Waiting: c.Waiting,
+			Endpoint: e.Value.spans, Proto: e.Value.proto(), Healthy: at.Health == balance.Healthy,
+			Active: at.InFlight, Pooled: e.Value.client != nil || e.Value.owned != nil,
+			Used: c.InUse, Idle: c.Idle, Waiting: c.Waiting, Waits: int64(c.Waits), WaitTime: c.WaitTime,
 		})
 	}
 	return st
@@ -688,6 +695,8 @@ type counter = stats.Counter
 type serviceStats struct {
 	inFlight atomic.Int64
 	retries  counter
+	causes   [len(retryCauses)]counter // of the retries
+	drops    counter                   // of the queue
 	hedges   counter
 	hits     counter
 	misses   counter
@@ -1575,9 +1584,9 @@ func (g *Gateway) metrics() *stats.Text {
 		case d != nil:
 			t.Histogram(s.Name, s.Help, d.Bounds, d.Counts, d.Sum, s.Labels...)
 		case s.Counts:
-			t.Counter(s.Name, s.Help, uint64(s.Value), s.Labels...) //nolint:gosec // a count
+			t.Counter(s.Name, s.Help, s.Value, s.Labels...)
 		default:
-			t.Gauge(s.Name, s.Help, float64(s.Value), s.Labels...)
+			t.Gauge(s.Name, s.Help, s.Value, s.Labels...)
 		}
 	}
 	g.core.watched.Read(tell)

@@ -773,6 +773,21 @@ func (e *endpoint) serverPort() slog.Attr {
 	return slog.Int("server.port", port)
 }
 
+// proto is what the connections speak; empty: that is the app's round tripper's
+// affair.
+func (e *endpoint) proto() string {
+	switch {
+	case e.client != nil:
+		return protocol(1)
+	case e.owned != nil:
+		return "HTTP/2"
+	}
+	return ""
+}
+
+// closed is told of a connection that is no more.
+func (e *endpoint) closed(lived time.Duration) { e.spans.Closed(e.proto(), lived) }
+
 // close ends the connections, those in use once they are free.
 func (e *endpoint) close() {
 	if e.client != nil {
@@ -835,7 +850,7 @@ func newEndpoint(target *url.URL, address string, svc *service, spans *telemetry
 	if p.http2 {
 		e.owned = roundtrip.NewTransport(roundtrip.TransportConfig{
 			Dial: e.connect, TLS: dialer.TLS != nil, MaxConns: p.maxConns, AcquireTimeout: p.acquireTimeout,
-			IdleTimeout: p.connIdleTimeout, MaxAge: p.maxConnAge,
+			IdleTimeout: p.connIdleTimeout, MaxAge: p.maxConnAge, Closed: e.closed,
 			ResponseHeaderTimeout: p.responseHeaderTimeout, MaxHeaderBytes: maxResponseHeaderBytes,
 		})
 		e.rt, e.send = e.owned, e.roundTrip
@@ -843,7 +858,7 @@ func newEndpoint(target *url.URL, address string, svc *service, spans *telemetry
 	}
 	e.client = h1.New(h1.Config{Head: maxResponseHeaderBytes, Pool: h1.PoolConfig{
 		Max: p.maxConns, Min: p.minConns, IdleTimeout: p.connIdleTimeout, MaxAge: p.maxConnAge,
-		AcquireTimeout: p.acquireTimeout, NoReuse: p.noConnReuse, Dial: e.connect, Go: up.life.Go,
+		AcquireTimeout: p.acquireTimeout, NoReuse: p.noConnReuse, Dial: e.connect, Go: up.life.Go, Closed: e.closed,
 	}})
 	e.send = e.exchange
 	return e
@@ -1086,10 +1101,11 @@ func (f *fetch) enter(limit *work.Limit) *Error {
 	if err := done(); err != nil {
 		return err
 	}
-	switch {
-	case cause == nil:
+	if cause == nil {
 		return nil
-	case timedOut(cause):
+	}
+	f.svc.up.stats.drops.Add(1)
+	if timedOut(cause) {
 		return fault(ReasonTimeout, cause)
 	}
 	err = fault(ReasonOverloaded, cause)
@@ -1604,7 +1620,24 @@ func (f *fetch) again(a *attempt, err *Error, wait time.Duration) (time.Duration
 		}
 	}
 	f.svc.up.stats.retries.Add(1)
+	f.svc.up.stats.causes[retryCause(a, err)].Add(1)
 	return wait, true
+}
+
+// retryCauses are all for which a request may be sent again.
+var retryCauses = [...]string{
+	string(ReasonConnect), string(ReasonUpstreamFailed), string(ReasonTruncated), string(ReasonTimeout), string(ReasonPoolExhausted), "502", "503", "504",
+}
+
+// retryCause says which of them a's end is.
+func retryCause(a *attempt, err *Error) int {
+	cause := ""
+	if err != nil {
+		cause = string(err.Reason)
+	} else {
+		cause = strconv.Itoa(a.status)
+	}
+	return max(slices.Index(retryCauses[:], cause), 0)
 }
 
 // another reports whether an endpoint is left that was not tried.

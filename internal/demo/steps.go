@@ -241,7 +241,7 @@ func (t *tour) takeMetrics(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	line := fmt.Sprintf("gateway_retries_total{gateway_service=%q} %d", "orders", t.book.repeats)
+	line := fmt.Sprintf("gateway_retries_total{gateway_retry_cause=%q,gateway_service=%q} %d", "503", "orders", t.book.repeats)
 	if !strings.Contains(string(text.body), "\n"+line+"\n") {
 		return fmt.Errorf("the text is without %q", line)
 	}

@@ -8,6 +8,8 @@ import (
 	"go/parser"
 	"go/token"
 	"io"
+	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -20,6 +22,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/propagation"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
@@ -446,7 +449,13 @@ func TestReadmeNamesTheFieldsOfStats(t *testing.T) {
 // OpenTelemetry and its logger.
 type recorded struct {
 	attributes, metrics, fields map[string]bool
-	units                       map[string]string // of metrics
+	shown                       map[string]*shown // of metrics
+}
+
+// shown is what a metric is.
+type shown struct {
+	kind, unit string
+	attributes map[string]bool
 }
 
 func recordAll(t *testing.T) recorded {
@@ -490,7 +499,7 @@ func recordAll(t *testing.T) recorded {
 	defer app.Close()
 	for _, ask := range []struct{ method, target, body, inside string }{
 		{"GET", "/api/a/1?x=1", "", ""}, {"GET", "/api/a/1?x=1", "", ""}, {"POST", "/api/a/1", "x", ""}, {"BREW", "/api/a/1", "", ""},
-		{"GET", "/api/b/1", "", ""}, {"GET", "/api/c/1", "", ""}, {"GET", "/api/d/1", "", ""}, {"GET", "/api/a/2", "", "yes"},
+		{"GET", "/api/b/1", "", ""}, {"GET", "/api/c/1", "", ""}, {"GET", "/api/d/1", "", ""}, {"GET", "/api/a/2", "", "yes"}, {"GET", "/api/b/1", "", "yes"},
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), ask.method, app.URL+ask.target, strings.NewReader(ask.body))
 		require.NoError(t, err)
@@ -508,7 +517,7 @@ func recordAll(t *testing.T) recorded {
 }
 
 func collect(t *testing.T, spans *tracetest.InMemoryExporter, reader *sdkmetric.ManualReader, logs *testnet.LogRecorder) recorded {
-	r := recorded{map[string]bool{}, map[string]bool{}, map[string]bool{}, map[string]string{}}
+	r := recorded{map[string]bool{}, map[string]bool{}, map[string]bool{}, map[string]*shown{}}
 	for _, s := range spans.GetSpans() {
 		for _, a := range s.Attributes {
 			r.attributes[string(a.Key)] = true
@@ -518,12 +527,13 @@ func collect(t *testing.T, spans *tracetest.InMemoryExporter, reader *sdkmetric.
 	require.NoError(t, reader.Collect(context.Background(), &data))
 	for _, scope := range data.ScopeMetrics {
 		for _, m := range scope.Metrics {
-			r.metrics[m.Name], r.units[m.Name] = true, m.Unit
-			if sum, ok := m.Data.(metricdata.Sum[int64]); ok {
-				for _, p := range sum.DataPoints {
-					for _, kv := range p.Attributes.ToSlice() {
-						r.attributes[string(kv.Key)] = true
-					}
+			s := &shown{unit: m.Unit, attributes: map[string]bool{}}
+			r.metrics[m.Name], r.shown[m.Name] = true, s
+			var sets []attribute.Set
+			s.kind, sets = kindOf(m.Data)
+			for _, set := range sets {
+				for _, kv := range set.ToSlice() {
+					r.attributes[string(kv.Key)], s.attributes[string(kv.Key)] = true, true
 				}
 			}
 		}
@@ -536,17 +546,103 @@ func collect(t *testing.T, spans *tracetest.InMemoryExporter, reader *sdkmetric.
 	return r
 }
 
+// kindOf returns what the README calls an instrument, and the attributes of its
+// series.
+func kindOf(data metricdata.Aggregation) (kind string, sets []attribute.Set) {
+	monotonic := map[bool]string{true: "counter", false: "level"}
+	switch d := data.(type) {
+	case metricdata.Sum[int64]:
+		for _, p := range d.DataPoints {
+			sets = append(sets, p.Attributes)
+		}
+		return monotonic[d.IsMonotonic], sets
+	case metricdata.Sum[float64]:
+		for _, p := range d.DataPoints {
+			sets = append(sets, p.Attributes)
+		}
+		return monotonic[d.IsMonotonic], sets
+	case metricdata.Histogram[float64]:
+		for _, p := range d.DataPoints {
+			sets = append(sets, p.Attributes)
+		}
+		return "histogram", sets
+	}
+	return fmt.Sprintf("%T", data), nil
+}
+
+// The table of metrics is a contract: each is there, as it is recorded, with its
+// kind, its unit and every attribute, and none besides.
+func TestReadmeNamesEveryMetric(t *testing.T) {
+	r := recordAll(t)
+	for name, m := range r.shown {
+		cells := row(t, name)
+		if !assert.Len(t, cells, 5, "%s has no row", name) {
+			continue
+		}
+		assert.Equal(t, []string{m.kind, m.unit}, cells[1:3], name)
+		var attributes []string
+		for _, a := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(cells[3], -1) {
+			attributes = append(attributes, a[1])
+		}
+		assert.ElementsMatch(t, slices.Collect(maps.Keys(m.attributes)), attributes, name)
+	}
+	_, table, _ := strings.Cut(readme(t), "| name | kind | unit | attributes | what |")
+	table, _, _ = strings.Cut(table, "\n\n")
+	for _, name := range regexp.MustCompile("(?m)^\\| `([^`]+)`").FindAllStringSubmatch(table, -1) {
+		assert.Contains(t, r.metrics, name[1])
+	}
+	assert.Equal(t, len(r.metrics), strings.Count(table, "\n| `"))
+}
+
+// What the README says of the number of series is so.
+func TestReadmeGivesTheNumberOfSeries(t *testing.T) {
+	text := strings.Join(strings.Fields(readme(t)), " ")
+	said := func(pattern string) int {
+		m := regexp.MustCompile(pattern).FindStringSubmatch(text)
+		require.NotNil(t, m, pattern)
+		n, err := strconv.Atoi(m[1])
+		require.NoError(t, err)
+		return n
+	}
+	service, breaker, queue := said(`of each service (\d+), and one for each`), said(`(\d+) with a circuit breaker`), said("(\\d+) with `WithMaxConcurrency`")
+	host, bare, none := said(`among its replicas (\d+)`), said("among its replicas \\d+ \\((\\d+) with `WithTransport`"), said(`of requests for none (\d+)`)
+	cache, client, bareClient := said(`of each cache (\d+)`), said(`among all replicas (\d+)`), said("among all replicas \\d+ \\((\\d+) with `WithTransport`")
+	rt := gateway.WithTransport(roundTripper(func(*http.Request) (*http.Response, error) { return nil, net.ErrClosed }))
+	replicas := gateway.WithReplicas(gateway.Replica{URL: "http://b.test"}, gateway.Replica{URL: "http://c.test"})
+	for name, tt := range map[string]struct {
+		opts []gateway.ServiceOption
+		want int
+	}{
+		"plain":     {nil, breaker + host + client},
+		"without":   {[]gateway.ServiceOption{gateway.WithoutBreaker()}, host + client},
+		"queue":     {[]gateway.ServiceOption{gateway.WithMaxConcurrency(1, 1, 1)}, breaker + queue + host + client},
+		"replicas":  {[]gateway.ServiceOption{replicas}, breaker + 3*(host+client)},
+		"transport": {[]gateway.ServiceOption{replicas, rt}, breaker + 3*(bare+bareClient)},
+	} {
+		o := newObserved(t)
+		o.gateway(gateway.WithService("a", "http://a.test", tt.opts...))
+		assert.Len(t, o.values(), service+none+tt.want, name)
+		o.gateway(gateway.WithService("b", "http://a.test", tt.opts...))
+		shared := client
+		if name == "transport" {
+			shared = bareClient
+		}
+		if strings.HasPrefix(name, "replicas") || name == "transport" {
+			shared *= 3
+		}
+		assert.Len(t, o.values(), 2*(service+tt.want)+none-shared, "%s: they have their servers in common", name)
+	}
+	o := newObserved(t)
+	c, err := gateway.NewCache(o.opts[1].(gateway.CacheOption))
+	require.NoError(t, err)
+	assert.Len(t, o.values(), cache)
+	require.NoError(t, c.Shutdown(t.Context()))
+}
+
 func TestReadmeNamesWhatIsRecorded(t *testing.T) {
 	r := recordAll(t)
 	for _, must := range []string{"http.request.resend_count", "gateway.cache.result", "gateway.reason", "http.request.method_original"} {
 		assert.Contains(t, r.attributes, must)
-	}
-	assert.Len(t, r.metrics, 23)
-	for name, unit := range r.units {
-		cells := row(t, name)
-		if assert.Len(t, cells, 3, "%s has no row", name) {
-			assert.Equal(t, unit, cells[1], name)
-		}
 	}
 	for kind, names := range map[string]map[string]bool{"attribute": r.attributes, "metric": r.metrics, "log field": r.fields} {
 		for name := range names {

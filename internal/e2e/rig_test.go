@@ -166,6 +166,8 @@ func (r *rig) series() (n int) {
 				n += len(d.DataPoints)
 			case metricdata.Sum[int64]:
 				n += len(d.DataPoints)
+			case metricdata.Sum[float64]:
+				n += len(d.DataPoints)
 			case metricdata.Gauge[int64]:
 				n += len(d.DataPoints)
 			}

@@ -59,7 +59,8 @@ func (o *observed) gateway(opts ...gateway.Option) *gateway.Gateway {
 }
 
 // values returns the series of all instruments, such as
-// `gateway.retries{gateway.service=a}`; of histograms the count.
+// `gateway.hedges{gateway.service=a}`; of histograms the count, of seconds
+// thousandths.
 func (o *observed) values() map[string]int64 {
 	var data metricdata.ResourceMetrics
 	require.NoError(o, o.meter.Collect(context.Background(), &data))
@@ -70,6 +71,10 @@ func (o *observed) values() map[string]int64 {
 			case metricdata.Sum[int64]:
 				for _, p := range d.DataPoints {
 					all[seriesName(m.Name, p.Attributes)] = p.Value
+				}
+			case metricdata.Sum[float64]: // of seconds
+				for _, p := range d.DataPoints {
+					all[seriesName(m.Name, p.Attributes)] = int64(p.Value * 1000)
 				}
 			case metricdata.Histogram[float64]:
 				for _, p := range d.DataPoints {
@@ -310,6 +315,10 @@ func TestServiceMetrics(t *testing.T) {
 		host, port, _ := strings.Cut(strings.TrimPrefix(url, "http://"), ":")
 		return ",server.address=" + host + ",server.port=" + port + "}"
 	}
+	conns := func(url, state string) string {
+		host, port, _ := strings.Cut(strings.TrimPrefix(url, "http://"), ":")
+		return "{" + state + "network.protocol.version=1.1,server.address=" + host + ",server.port=" + port + "}"
+	}
 	for range 4 {
 		require.Equal(t, 200, handle(t, gw, testnet.Get("/a/"), nil).status)
 	}
@@ -323,10 +332,17 @@ func TestServiceMetrics(t *testing.T) {
 		v := o.values()
 		return v["gateway.queue.waiting{gateway.service=a}"] == 1 && v["gateway.pool.waiting{gateway.service=b"+at(good.URL)] == 1
 	})
+	require.Equal(t, 503, handle(t, gw, testnet.Get("/a/"), nil).status, "two at a time, of which one waits")
 	v := o.values()
 	for series, want := range map[string]int64{
-		"gateway.retries{gateway.service=a}": 1, "gateway.ejections{gateway.service=a}": 1, "gateway.hedges{gateway.service=a}": 0,
-		"gateway.retries{gateway.service=b}": 0, "gateway.ejections{gateway.service=b}": 0, "gateway.hedges{gateway.service=b}": 1,
+		"gateway.retries{gateway.retry.cause=503,gateway.service=a}": 1, "gateway.retries{gateway.retry.cause=connect_failed,gateway.service=a}": 0,
+		"gateway.retry.budget.used{gateway.service=a}": 1, "gateway.retry.budget.limit{gateway.service=a}": 1000, "gateway.retry.refused{gateway.service=a}": 0,
+		"gateway.queue.drops{gateway.service=a}": 1, "gateway.pool.waits{gateway.service=b" + at(good.URL): 1,
+		"http.server.active_requests{http.request.method=GET,url.scheme=http}": 3, "http.client.active_requests" + conns(good.URL, ""): 3,
+		"http.client.open_connections" + conns(good.URL, "http.connection.state=active,"): 2, "http.client.open_connections" + conns(good.URL, "http.connection.state=idle,"): 0,
+		"http.client.open_connections" + conns(bad.URL, "http.connection.state=active,"): 0, "http.client.open_connections" + conns(bad.URL, "http.connection.state=idle,"): 1,
+		"gateway.ejections{gateway.service=a}": 1, "gateway.hedges{gateway.service=a}": 0,
+		"gateway.retries{gateway.retry.cause=503,gateway.service=b}": 0, "gateway.ejections{gateway.service=b}": 0, "gateway.hedges{gateway.service=b}": 1,
 		"gateway.queue.in_use{gateway.service=a}":                                           1,
 		"gateway.endpoint.healthy{gateway.service=a" + at(good.URL):                         1,
 		"gateway.endpoint.healthy{gateway.service=a" + at(bad.URL):                          0,
@@ -345,7 +361,7 @@ func TestServiceMetrics(t *testing.T) {
 	all.Wait()
 	require.NoError(t, gw.Shutdown(t.Context()))
 	for series := range o.values() {
-		assert.Regexp(t, `request\.(own\.)?duration`, series, "the rest has ended")
+		assert.Regexp(t, `(request|connection)\.(own\.)?duration`, series, "the rest has ended")
 	}
 }
 

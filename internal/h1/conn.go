@@ -21,7 +21,8 @@ type conn struct {
 	buf     *buffer  // nil: none
 	r, w    int      // buf[r:w] was read and not used yet
 
-	born, used time.Time
+	since      time.Time
+	born, used time.Time // since, but for a share of the age that is allowed; and of the last use
 	uses       int
 	surplus    func() // removes what the last response left in a cache
 	armed      time.Time
@@ -29,7 +30,7 @@ type conn struct {
 }
 
 func newConn(nc net.Conn, now time.Time) *conn {
-	c := &conn{Conn: nc, born: now, used: now, unbuffered: !isSocket(nc)}
+	c := &conn{Conn: nc, since: now, born: now, used: now, unbuffered: !isSocket(nc)}
 	c.sock.open(c, nc)
 	return c
 }

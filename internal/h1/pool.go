@@ -34,6 +34,10 @@ type PoolConfig struct {
 	// Dial connects. Its errors become DialErrors, unless they are.
 	Dial func(context.Context) (net.Conn, error)
 
+	// Closed is told how long each connection has lived, when it is closed. It must
+	// not block. Nil: nobody is.
+	Closed func(lived time.Duration)
+
 	// Go runs a task on a goroutine of its own, or reports that it does not. Nil:
 	// nothing is kept warm, and idle connections live for ever.
 	Go func(name string, f func()) bool
@@ -267,10 +271,11 @@ func (p *pool) dial(ctx context.Context) (c *conn, err error) {
 		return nil, dialError(ctx, err)
 	}
 	born := time.Now()
+	c = newConn(nc, born)
 	if p.MaxAge > 0 { // what was dialled together does not end together
-		born = born.Add(-rand.N(p.MaxAge/10 + 1))
+		c.born = born.Add(-rand.N(p.MaxAge/10 + 1))
 	}
-	return newConn(nc, born), nil
+	return c, nil
 }
 
 func (p *pool) dialled(c *conn) {
@@ -338,6 +343,9 @@ func (p *pool) discard(c *conn, why Discard) {
 	p.open--
 	p.counts.Discards[why]++
 	p.mu.Unlock()
+	if p.Closed != nil {
+		p.Closed(time.Since(c.since))
+	}
 }
 
 // overdue reports whether a connection that may stay for most from since on

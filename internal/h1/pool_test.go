@@ -36,6 +36,7 @@ type endpoint struct {
 	peak  int
 	dials int
 	conns []*fakeConn
+	lived []time.Duration // of those that are closed
 	tasks sync.WaitGroup
 }
 
@@ -125,6 +126,13 @@ func testPool(t testing.TB, c PoolConfig) (*pool, *endpoint) {
 	if c.Go == nil {
 		c.Go = e.run
 	}
+	if c.Closed == nil {
+		c.Closed = func(lived time.Duration) {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			e.lived = append(e.lived, lived)
+		}
+	}
 	return newPool(c), e
 }
 
@@ -143,6 +151,7 @@ func endPool(t testing.TB, p *pool, e *endpoint) {
 		discards += n
 	}
 	assert.Equal(t, s.Dials-s.DialErrors, discards, "each connection is discarded for one reason")
+	assert.Len(t, e.lived, int(discards), "and told of once")
 	assert.True(t, p.slots.TryAcquire(int64(p.Max)), "a slot was lost")
 	assert.False(t, p.slots.TryAcquire(1), "a slot was found")
 }

@@ -75,6 +75,26 @@ func TestOldConnectionsAreNotGivenOut(t *testing.T) {
 	})
 }
 
+// How long a connection has lived is told as it was, not as its age is reckoned.
+func TestLivesAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, e := testPool(t, PoolConfig{Max: 20, MaxAge: time.Hour})
+		defer endPool(t, p, e)
+		for range 10 {
+			c := mustGet(t, p)
+			time.Sleep(time.Minute)
+			p.drop(c, DiscardError)
+			require.Equal(t, time.Minute, e.lived[len(e.lived)-1])
+		}
+		c := mustGet(t, p)
+		time.Sleep(time.Second)
+		p.put(c, time.Now())
+		time.Sleep(time.Second)
+		p.Close()
+		require.Equal(t, 2*time.Second, e.lived[len(e.lived)-1])
+	})
+}
+
 func TestIdleConnectionsAreLookedAt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, e := testPool(t, PoolConfig{Max: 5})

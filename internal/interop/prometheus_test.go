@@ -277,7 +277,9 @@ func TestPageIsThatOfTheExporter(t *testing.T) {
 		"http_server_request_duration_seconds", "http_client_request_duration_seconds", "gateway_request_duration_seconds",
 		"gateway_requests_total", "gateway_active_requests", "gateway_retries_total", "gateway_hedges_total", "gateway_ejections_total",
 		"gateway_endpoint_healthy", "gateway_breaker_state", "gateway_breaker_transitions_total", "gateway_pool_connections",
-		"gateway_pool_waiting", "gateway_queue_in_use", "gateway_queue_waiting",
+		"gateway_pool_waiting", "gateway_pool_waits_total", "gateway_pool_wait_time_seconds_total", "gateway_queue_in_use", "gateway_queue_waiting",
+		"gateway_queue_drops_total", "gateway_retry_refused_total", "gateway_retry_budget_used", "gateway_retry_budget_limit",
+		"http_server_active_requests", "http_client_active_requests", "http_client_open_connections",
 		"gateway_cache_requests_total", "gateway_cache_size_bytes", "gateway_cache_entries",
 	} {
 		assert.Contains(t, kinds, name)
@@ -288,8 +290,8 @@ func TestPageIsThatOfTheExporter(t *testing.T) {
 		`gateway_requests_total{gateway_service="users"}`:                               11,
 		`gateway_breaker_state{gateway_breaker_state="open",gateway_service="shaky"}`:   1,
 		`gateway_ejections_total{gateway_service="pair"}`:                               1,
-		`gateway_retries_total{gateway_service="users"}`:                                1,
-		`gateway_retries_total{gateway_service="pair"}`:                                 3,
+		`gateway_retries_total{gateway_retry_cause="503",gateway_service="users"}`:      1,
+		`gateway_retries_total{gateway_retry_cause="connect_failed",gateway_service="pair"}`:       3,
 		`gateway_queue_in_use{gateway_service="narrow"}`:                                1,
 		`gateway_queue_waiting{gateway_service="narrow"}`:                               2,
 		`gateway_active_requests{gateway_service="narrow"}`:                             3,

@@ -64,7 +64,7 @@ func (b *Budget) Withdraw() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.second()
-	if allowed := max(b.ratio*float64(b.fetched(now)), b.floor); float64(b.retried(now)+1) <= allowed {
+	if float64(b.retried(now)+1) <= b.allowed(now) {
 		slot := &b.retries[now%window]
 		if slot.second != now {
 			*slot = tally{second: now}
@@ -75,6 +75,19 @@ func (b *Budget) Withdraw() bool {
 	b.exhausted++
 	return false
 }
+
+// Allowed returns how many retries the window has room for, those that were taken included.
+func (b *Budget) Allowed() uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := b.allowed(b.second())
+	if !(n > 0) { // nor a number
+		return 0
+	}
+	return uint64(min(n, 1<<62))
+}
+
+func (b *Budget) allowed(now uint64) float64 { return max(b.ratio*float64(b.fetched(now)), b.floor) }
 
 // Stats returns the fetches and retries of the window, and how many withdrawals were ever refused.
 func (b *Budget) Stats() (fetches, retries, exhausted uint64) {

@@ -44,7 +44,9 @@ func TestBudgetAllows(t *testing.T) {
 				for range tt.fetches {
 					b.Fetch()
 				}
+				require.EqualValues(t, tt.want, b.Allowed())
 				require.Equal(t, tt.want, withdrawals(b))
+				require.EqualValues(t, tt.want, b.Allowed(), "those that were taken included")
 				fetches, retries, exhausted := b.Stats()
 				require.EqualValues(t, tt.fetches, fetches)
 				require.EqualValues(t, tt.want, retries)

@@ -13,9 +13,11 @@ import (
 // clientConn is a connection.
 type clientConn struct {
 	*http.ClientConn
+	since   time.Time
 	until   time.Time   // takes no requests from then on; zero: always does
 	used    bool        // guarded by the transport
 	retired atomic.Bool // to be closed as soon as it is idle
+	gone    atomic.Bool // and who asks was told
 }
 
 // dial is an attempt to connect. It goes on when whoever has begun it leaves, or
@@ -285,9 +287,9 @@ func (t *Transport) open(ctx context.Context) (c *clientConn, err error) {
 	if err != nil {
 		return nil, err
 	}
-	c = &clientConn{ClientConn: conn}
+	c = &clientConn{ClientConn: conn, since: time.Now()}
 	if t.maxAge > 0 {
-		c.until = time.Now().Add(t.maxAge)
+		c.until = c.since.Add(t.maxAge)
 	}
 	conn.SetStateHook(func(*http.ClientConn) { t.notice(c) })
 	return c, nil
@@ -298,6 +300,9 @@ func (t *Transport) open(ctx context.Context) (c *clientConn, err error) {
 func (t *Transport) notice(c *clientConn) {
 	if c.retired.Load() && c.InFlight() == 0 {
 		_ = c.Close()
+	}
+	if t.ended != nil && c.Err() != nil && !c.gone.Swap(true) {
+		t.ended(time.Since(c.since))
 	}
 	t.stir()
 }

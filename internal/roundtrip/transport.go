@@ -28,6 +28,10 @@ type TransportConfig struct {
 	ResponseHeaderTimeout time.Duration // from the end of a request; 0: none
 	MaxHeaderBytes        int64         // of a response's header; 0: 64 KiB
 
+	// Closed is told how long each connection has lived, once it is gone. It must not
+	// block. Nil: nobody is.
+	Closed func(lived time.Duration)
+
 	PingAfter   time.Duration // silence after which a connection is asked whether it lives; 0: 15 s
 	PingTimeout time.Duration // for its answer, and for a write that gets nowhere; 0: 5 s
 }
@@ -58,6 +62,7 @@ type Transport struct {
 	max      int
 	maxAge   time.Duration
 	patience time.Duration
+	ended    func(lived time.Duration)
 
 	waiting atomic.Int64  // for a connection
 	turn    chan struct{} // holds who is first in the line of those that wait
@@ -79,7 +84,7 @@ type Transport struct {
 func NewTransport(c TransportConfig) *Transport {
 	protocols := new(http.Protocols)
 	t := &Transport{
-		max: cmp.Or(max(c.MaxConns, 0), maxConns), maxAge: c.MaxAge, patience: c.AcquireTimeout,
+		max: cmp.Or(max(c.MaxConns, 0), maxConns), maxAge: c.MaxAge, patience: c.AcquireTimeout, ended: c.Closed,
 		turn: make(chan struct{}, 1), changed: make(chan struct{}, 1),
 		client: &http.Transport{
 			Protocols:              protocols,

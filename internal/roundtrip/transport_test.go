@@ -176,6 +176,46 @@ func TestMaxAge(t *testing.T) {
 	})
 }
 
+// However a connection ends, it is told once for how long it was there.
+func TestLivesAreTold(t *testing.T) {
+	for name, end := range map[string]func(tr *Transport){
+		"closed":        func(tr *Transport) { tr.Close() },
+		"retired":       func(tr *Transport) { tr.Retire() },
+		"idle":          func(*Transport) { time.Sleep(time.Minute) },
+		"by the server": func(*Transport) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var mu sync.Mutex
+			var lived []time.Duration
+			c := TransportConfig{IdleTimeout: 30 * time.Second, Closed: func(d time.Duration) {
+				mu.Lock()
+				defer mu.Unlock()
+				lived = append(lived, d)
+			}}
+			h := func(w http.ResponseWriter, _ *http.Request) {
+				if name == "by the server" {
+					w.Header().Set("Connection", "close")
+				}
+			}
+			limited(t, 50, h, c, func(t *testing.T, newExchange func() *Exchange, tr *Transport, _ *atomic.Int64) {
+				require.NoError(t, newExchange().Do(tr))
+				time.Sleep(10 * time.Second)
+				if name != "by the server" {
+					require.Empty(t, lived)
+				}
+				end(tr)
+				tr.Close()
+				time.Sleep(time.Hour)
+				require.Len(t, lived, 1)
+				want := map[string]time.Duration{"closed": 10 * time.Second, "retired": 10 * time.Second, "idle": 30 * time.Second}[name]
+				if want != 0 {
+					require.Equal(t, want, lived[0])
+				}
+			})
+		})
+	}
+}
+
 func TestIdleTimeout(t *testing.T) {
 	limited(t, 50, func(http.ResponseWriter, *http.Request) {}, TransportConfig{IdleTimeout: 10 * time.Second}, func(t *testing.T, newExchange func() *Exchange, tr *Transport, dials *atomic.Int64) {
 		require.NoError(t, newExchange().Do(tr))

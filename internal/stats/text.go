@@ -25,8 +25,8 @@ type family struct {
 }
 
 // Counter tells a count, whose name ends in _total.
-func (t *Text) Counter(name, help string, n uint64, labels ...string) {
-	t.family(name, help, "counter").values[labelText(labels)] += float64(n)
+func (t *Text) Counter(name, help string, n float64, labels ...string) {
+	t.family(name, help, "counter").values[labelText(labels)] += n
 }
 
 // Gauge tells a level.

@@ -23,6 +23,12 @@ var ownBounds = []time.Duration{
 	100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond, time.Second,
 }
 
+// connBounds are those of connections' lives.
+var connBounds = []time.Duration{
+	10 * time.Millisecond, 20 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond, 500 * time.Millisecond,
+	time.Second, 2 * time.Second, 5 * time.Second, 10 * time.Second, 30 * time.Second, time.Minute, 2 * time.Minute, 5 * time.Minute,
+}
+
 // secondsOf returns bounds as OpenTelemetry and Prometheus have them.
 func secondsOf(bounds []time.Duration) []float64 {
 	seconds := make([]float64, len(bounds))

@@ -68,6 +68,9 @@ func (s *Service) StartServer(sv *Server, r *http.Request) context.Context {
 	if s.public && !sv.inner {
 		sv.ctx, client = Detach(sv.ctx)
 	}
+	if !sv.inner {
+		s.telemetry.active[sv.method][index(sv.secure)].begun.Add(1)
+	}
 	if s.telemetry.tracer != nil {
 		sv.start(r, client)
 	}
@@ -166,6 +169,9 @@ func (sv *Server) End(res *ServerResult) {
 	sv.ended = true
 	o := res.outcome()
 	t := sv.service.telemetry
+	if !sv.inner {
+		t.active[sv.method][index(sv.secure)].ended.Add(1)
+	}
 	histogram := t.server
 	if sv.inner {
 		histogram = t.gateway

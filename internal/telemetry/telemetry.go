@@ -12,13 +12,16 @@ package telemetry
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
@@ -63,11 +66,15 @@ type instruments struct {
 	gateway metric.Float64Histogram
 	client  metric.Float64Histogram
 	own     metric.Float64Histogram
+	conn    metric.Float64Histogram
+
+	active *activeRequests // outside of spans of the app's
 }
 
 // New creates the instruments. It fails when the meter provider refuses one.
 func New(c Config) (*Telemetry, error) {
 	t := newTelemetry(c)
+	t.active = new(activeRequests)
 	t.setTracer(c)
 	if err := t.setMeter(c); err != nil {
 		return nil, err
@@ -121,16 +128,17 @@ func (t *Telemetry) setMeter(c Config) error {
 
 	server, serverErr := httpconv.NewServerRequestDuration(t.meter)
 	client, clientErr := httpconv.NewClientRequestDuration(t.meter)
+	conn, connErr := httpconv.NewClientConnectionDuration(t.meter, metric.WithExplicitBucketBoundaries(secondsOf(connBounds)...))
 	gateway, gatewayErr := t.meter.Float64Histogram(innerDurations.name,
 		metric.WithUnit("s"),
 		metric.WithDescription(innerDurations.what), metric.WithExplicitBucketBoundaries(secondsOf(bounds)...))
 	own, ownErr := t.meter.Float64Histogram(ownDurations.name,
 		metric.WithUnit("s"),
 		metric.WithDescription(ownDurations.what), metric.WithExplicitBucketBoundaries(secondsOf(ownBounds)...))
-	if err := errors.Join(serverErr, clientErr, gatewayErr, ownErr); err != nil {
+	if err := errors.Join(serverErr, clientErr, connErr, gatewayErr, ownErr); err != nil {
 		return fmt.Errorf("create instruments: %w", err)
 	}
-	t.server, t.client, t.gateway, t.own = server.Inst(), client.Inst(), gateway, own
+	t.server, t.client, t.conn, t.gateway, t.own = server.Inst(), client.Inst(), conn.Inst(), gateway, own
 	return nil
 }
 
@@ -237,15 +245,35 @@ type Endpoint struct {
 	origin  string               // scheme://host[:port]
 	starts  [methodCount]atomic.Pointer[start]
 	series  seriesTable
+	conns   [version3 + 1]connSeries // by what they speak
 }
 
 // Endpoint prepares the telemetry of attempts at one server.
 func (s *Service) Endpoint(c EndpointConfig) *Endpoint {
 	e := &Endpoint{service: s}
+	e.locate(c)
+	for v := range e.conns {
+		attrs := slices.Clone(e.where)
+		if v != int(versionUnknown) {
+			attrs = append(attrs, semconv.NetworkProtocolVersion(version(v).String())) //nolint:gosec // of few
+		}
+		set := attribute.NewSet(slices.Clone(attrs)...) // it sorts what it is given
+		e.conns[v] = connSeries{newSeries(connBounds, seriesKey{}, attrs), set.Equivalent()}
+	}
+	return e
+}
+
+// connSeries are the lives of connections.
+type connSeries struct {
+	*series
+	id attribute.Distinct // of its attributes
+}
+
+func (e *Endpoint) locate(c EndpointConfig) {
 	if c.Socket {
 		e.where = []attribute.KeyValue{semconv.ServerAddress(text(c.Host, maxText))}
 		e.origin = c.Scheme + "://localhost"
-		return e
+		return
 	}
 	host := c.Host[strings.LastIndexByte(c.Host, '@')+1:] // no userinfo in url.full
 	host = text(strings.Trim(host, "[]"), maxText)
@@ -260,5 +288,15 @@ func (s *Service) Endpoint(c EndpointConfig) *Endpoint {
 	}
 	e.where = []attribute.KeyValue{semconv.ServerAddress(host), semconv.ServerPort(port)}
 	e.origin = c.Scheme + "://" + authority
-	return e
+}
+
+// Closed records how long a connection to the server has lived. Proto is what it
+// spoke, as in http.Response.
+func (e *Endpoint) Closed(proto string, lived time.Duration) {
+	s := e.conns[parseVersion(proto)]
+	s.record(lived)
+	ctx := context.Background()
+	if conn := e.service.telemetry.conn; conn.Enabled(ctx) {
+		conn.Record(ctx, lived.Seconds(), s.options...)
+	}
 }

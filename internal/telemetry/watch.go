@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
@@ -16,6 +17,16 @@ type instrument struct {
 	name, unit, what string
 	counts           bool // else it is a level
 	observable       metric.Int64Observable
+	timed            bool                     // it counts nanoseconds, and tells seconds
+	time             metric.Float64Observable // of one that is timed
+}
+
+// value is what is told of n.
+func (i *instrument) value(n int64) float64 {
+	if i.timed {
+		return time.Duration(n).Seconds()
+	}
+	return float64(n)
 }
 
 // A teller is told of what instruments show.
@@ -44,6 +55,13 @@ func (w *Watch) count(name, unit, what string) *instrument {
 	return w.add(&instrument{name: name, unit: unit, what: what, counts: true})
 }
 
+// countTime is count of nanoseconds, which are told as seconds.
+func (w *Watch) countTime(name, what string) *instrument {
+	i := w.count(name, "s", what)
+	i.timed = true
+	return i
+}
+
 func (w *Watch) add(i *instrument) *instrument {
 	w.instruments = append(w.instruments, i)
 	return i
@@ -55,6 +73,11 @@ func (t *Telemetry) watch(w *Watch) (*Watch, error) {
 	observables := make([]metric.Observable, len(w.instruments))
 	for n, i := range w.instruments {
 		var err error
+		if i.timed {
+			i.time, err = t.meter.Float64ObservableCounter(i.name, metric.WithUnit(i.unit), metric.WithDescription(i.what))
+			observables[n], faults = i.time, append(faults, err)
+			continue
+		}
 		if i.counts {
 			i.observable, err = t.meter.Int64ObservableCounter(i.name, metric.WithUnit(i.unit), metric.WithDescription(i.what))
 		} else {
@@ -67,7 +90,12 @@ func (t *Telemetry) watch(w *Watch) (*Watch, error) {
 	}
 	r, err := t.meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		w.read(teller{number: func(i *instrument, n int64, attrs ...attribute.KeyValue) {
-			o.ObserveInt64(i.observable, n, metric.WithAttributeSet(attribute.NewSet(attrs...)))
+			set := metric.WithAttributeSet(attribute.NewSet(attrs...))
+			if i.timed {
+				o.ObserveFloat64(i.time, i.value(n), set)
+				return
+			}
+			o.ObserveInt64(i.observable, n, set)
 		}})
 		return nil
 	}, observables...)
@@ -85,7 +113,7 @@ type Sample struct {
 	Labels     []string // pairs of a name and a value
 
 	Counts    bool // it is a counter, else a gauge
-	Value     int64
+	Value     float64
 	Durations *Durations // of a histogram
 }
 
@@ -93,7 +121,7 @@ type Sample struct {
 func (w *Watch) Read(tell func(*Sample)) {
 	w.read(teller{
 		number: func(i *instrument, n int64, attrs ...attribute.KeyValue) {
-			tell(&Sample{Name: promName(i.name, i.unit, i.counts), Help: i.what, Labels: promLabels(attrs), Counts: i.counts, Value: n})
+			tell(&Sample{Name: promName(i.name, i.unit, i.counts), Help: i.what, Labels: promLabels(attrs), Counts: i.counts, Value: i.value(n)})
 		},
 		durations: func(h histogram, s *series) {
 			tell(&Sample{Name: promName(h.name, "s", false), Help: h.what, Labels: promLabels(s.attrs), Durations: s.read()})

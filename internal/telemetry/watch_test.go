@@ -3,6 +3,7 @@ package telemetry
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -38,23 +39,32 @@ func TestWhatIsWatchedIsReadAsSamples(t *testing.T) {
 		at := a.Endpoint(EndpointConfig{Scheme: "http", Host: "one"})
 		watch, err := r.ObserveServices(func(tell func(*Service, *ServiceState)) {
 			tell(r.Unrouted(false), &ServiceState{Requests: []ReasonCount{{N: 1}}})
-			tell(a, &ServiceState{Active: -1, Requests: []ReasonCount{{"timeout", 2}}, Retries: 5, Endpoints: []EndpointState{{Endpoint: at, Healthy: true}}})
+			tell(a, &ServiceState{Active: -1, Requests: []ReasonCount{{"timeout", 2}}, Retries: []CauseCount{{"timeout", 5}}, Endpoints: []EndpointState{{Endpoint: at, Healthy: true, Active: 7, Pooled: true, Used: 1, Idle: 2, Waits: 3, WaitTime: 1500 * time.Millisecond}}})
 		})
 		require.NoError(t, err)
 		if !observed {
 			watch.Stop()
 		}
-		got := map[string]int64{}
+		got := map[string]float64{}
 		watch.Read(func(s *Sample) {
 			assert.Equal(t, strings.HasSuffix(s.Name, "_total"), s.Counts, s.Name)
 			assert.NotEmpty(t, s.Help)
 			got[s.Name+" "+strings.Join(s.Labels, " ")] = s.Value
 		})
-		assert.Equal(t, map[string]int64{
+		assert.Equal(t, map[string]float64{
 			"gateway_active_requests ": 0, "gateway_requests_total ": 1,
 			"gateway_active_requests gateway_service a": -1, "gateway_requests_total gateway_reason timeout gateway_service a": 2,
-			"gateway_ejections_total gateway_service a": 0, "gateway_retries_total gateway_service a": 5, "gateway_hedges_total gateway_service a": 0,
-			"gateway_endpoint_healthy gateway_service a server_address one server_port 80": 1,
+			"gateway_ejections_total gateway_service a": 0, "gateway_retries_total gateway_retry_cause timeout gateway_service a": 5, "gateway_retry_refused_total gateway_service a": 0,
+			"gateway_retry_budget_used gateway_service a": 0, "gateway_retry_budget_limit gateway_service a": 0, "gateway_hedges_total gateway_service a": 0,
+			"gateway_endpoint_healthy gateway_service a server_address one server_port 80":                         1,
+			"gateway_pool_connections gateway_pool_state used gateway_service a server_address one server_port 80": 1,
+			"gateway_pool_connections gateway_pool_state idle gateway_service a server_address one server_port 80": 2,
+			"gateway_pool_waiting gateway_service a server_address one server_port 80":                             0,
+			"gateway_pool_waits_total gateway_service a server_address one server_port 80":                         3,
+			"gateway_pool_wait_time_seconds_total gateway_service a server_address one server_port 80":             1.5,
+			"http_client_active_requests server_address one server_port 80":                                        7,
+			"http_client_open_connections server_address one server_port 80 http_connection_state active":          1,
+			"http_client_open_connections server_address one server_port 80 http_connection_state idle":            2,
 		}, got)
 	}
 }
