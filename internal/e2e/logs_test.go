@@ -498,6 +498,7 @@ func TestCanaries(t *testing.T) {
 		gateway.WithService("status", malformed("HTTP/1.1 999999 SECRET\r\nSet-Cookie: SECRET\r\n\r\n")),
 		gateway.WithService("coding", malformed("HTTP/1.1 200 OK\r\nSet-Cookie: SECRET\r\nTransfer-Encoding: SECRET\r\n\r\n")),
 	)
+	dashboard := gw.DashboardHandler()
 	front := httptest.NewServer(gw)
 	defer front.Close()
 	var answers strings.Builder
@@ -531,10 +532,15 @@ func TestCanaries(t *testing.T) {
 		faults = append(faults, err, err2, gw.Upstream("a").SetReplicas(gateway.Replica{URL: try}))
 	}
 	places := map[string]string{"answers": answers.String(), "logs": o.logs.Text(), "stats": fmt.Sprintf("%+v", gw.Stats()), "faults": errors.Join(faults...).Error()}
-	for name, h := range map[string]http.Handler{"metrics": gw.MetricsHandler(), "health": gw.HealthHandler()} {
-		places[name] = handle(t, h, testnet.Get("/"+name, fields...), nil).body.String()
-		require.NotEmpty(t, places[name])
+	for target, h := range map[string]http.Handler{"/metrics": gw.MetricsHandler(), "/health?verbose": gw.HealthHandler()} {
+		for _, accept := range []string{"application/json", "text/plain;version=0.0.4", "application/health+json"} {
+			w := handle(t, h, testnet.Get(target, append(fields, "Accept: "+accept)...), nil)
+			places[target+" "+accept] = fmt.Sprint(w.header, w.body.String())
+			require.NotEmpty(t, w.body.String())
+		}
 	}
+	places["dashboard"] = watchBoard(t, dashboard)
+	require.NotEmpty(t, boardOf(t, places["dashboard"]).Slowest)
 	var spans strings.Builder
 	for _, s := range o.spans.GetSpans() {
 		fmt.Fprint(&spans, s.Name, s.Status, s.Attributes, s.Events, s.Links, "\n")
