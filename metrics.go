@@ -793,8 +793,8 @@ func (x *exchange) record(aborted bool) {
 	if x.snap.access {
 		x.log(took, aborted)
 	}
-	if x.core.slowest.Takes(took) && !x.streamed() {
-		x.core.slowest.Add(x.slow(took))
+	if ended := x.start.Add(took); x.core.slowest.Takes(ended, took) && !x.streamed() {
+		x.core.slowest.Add(x.slow(ended, took))
 	}
 	if w, ok := x.w.(*warmer); ok {
 		w.ended(x)
@@ -809,14 +809,14 @@ func (x *exchange) streamed() bool {
 }
 
 // slow is what the dashboard is told of the exchange, if it was among the slowest.
-func (x *exchange) slow(took time.Duration) dash.Slow {
+func (x *exchange) slow(ended time.Time, took time.Duration) dash.Slow {
 	target := x.r.RequestURI
 	if !strings.HasPrefix(target, "/") {
 		target = x.r.URL.EscapedPath()
 	}
 	target, _, _ = strings.Cut(target, "?")
 	r := dash.Slow{
-		At: time.Now().UnixMilli(), Method: forward.Printable(x.r.Method, 32), Path: forward.Printable(target, 256),
+		At: ended.UnixMilli(), Method: forward.Printable(x.r.Method, 32), Path: forward.Printable(target, 256),
 		Status: x.status, Micros: took.Microseconds(), TraceID: x.span.TraceID(),
 	}
 	if x.svc != nil {

@@ -246,12 +246,12 @@ func TestPageIsItsOwn(t *testing.T) {
 func TestSlowestAreKeptForTenMinutes(t *testing.T) {
 	t.Parallel()
 	var s Slowest
-	assert.False(t, s.Takes(time.Hour), "nobody wants to know")
+	now := time.Unix(1020, 0)
+	assert.False(t, s.Takes(now, time.Hour), "nobody wants to know")
 	s.Start()
-	now := time.Unix(1000, 0)
 	for i := range 3 * maxSlowest {
 		took := time.Duration(i*7%(3*maxSlowest)+1) * time.Millisecond
-		if s.Takes(took) {
+		if s.Takes(now, took) {
 			s.Add(Slow{At: now.UnixMilli(), Micros: took.Microseconds()})
 		}
 	}
@@ -260,11 +260,41 @@ func TestSlowestAreKeptForTenMinutes(t *testing.T) {
 	for i, r := range got {
 		assert.EqualValues(t, (3*maxSlowest-i)*1000, r.Micros)
 	}
-	assert.False(t, s.Takes(time.Duration(2*maxSlowest)*time.Millisecond))
-	assert.True(t, s.Takes(time.Duration(2*maxSlowest+2)*time.Millisecond))
+	assert.False(t, s.Takes(now, time.Duration(2*maxSlowest)*time.Millisecond))
+	assert.True(t, s.Takes(now, time.Duration(2*maxSlowest+2)*time.Millisecond))
 	assert.Len(t, s.Read(now.Add(slowestAge)), maxSlowest)
 	assert.Empty(t, s.Read(now.Add(slowestAge+time.Second)))
-	assert.True(t, s.Takes(time.Millisecond), "there is room again")
+	assert.True(t, s.Takes(now.Add(slowestAge+time.Second), time.Millisecond), "there is room again")
+}
+
+// Very slow requests of a bad minute hide those of the minutes after it only as
+// long as they are shown themselves, whether or not somebody looks meanwhile.
+func TestSlowestOutliveABadMinute(t *testing.T) {
+	t.Parallel()
+	var s Slowest
+	s.Start()
+	start := time.Unix(1020, 0)
+	add := func(after, took time.Duration) {
+		if at := start.Add(after); s.Takes(at, took) {
+			s.Add(Slow{At: at.UnixMilli(), Micros: took.Microseconds()})
+		}
+	}
+	for range 2 * maxSlowest {
+		add(0, time.Minute)
+	}
+	add(5*time.Minute, 5*time.Second)
+	add(9*time.Minute, 4*time.Second)
+	for _, r := range s.Read(start.Add(slowestAge)) {
+		assert.EqualValues(t, 60e6, r.Micros)
+	}
+	add(12*time.Minute, 3*time.Second)
+	var shown []int64
+	for _, r := range s.Read(start.Add(12 * time.Minute)) {
+		shown = append(shown, r.Micros)
+	}
+	assert.Equal(t, []int64{5e6, 4e6, 3e6}, shown)
+	add(30*time.Minute, time.Second)
+	assert.Len(t, s.Read(start.Add(30*time.Minute)), 1)
 }
 
 func TestChangesAreBounded(t *testing.T) {

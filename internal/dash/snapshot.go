@@ -80,55 +80,73 @@ const (
 )
 
 // Slowest keeps the slowest requests of the last ten minutes, once Start was
-// called. It is safe for concurrent use; the zero value is ready.
+// called: those of each minute, so that others are there when the slowest of all
+// are too old. It is safe for concurrent use; the zero value is ready.
 type Slowest struct {
-	least atomic.Int64 // µs that one has to take; 0: none is kept
+	least  atomic.Int64 // µs that one has to take; 0: none is kept
+	minute atomic.Int64 // that this is about; set after it, read before it
 
-	mu   sync.Mutex
-	kept []Slow // the slowest first
+	mu      sync.Mutex
+	minutes [slowestAge/time.Minute + 1]slowMinute // by their numbers
 }
+
+// slowMinute is what is kept of one minute.
+type slowMinute struct {
+	number int64
+	kept   []Slow // the slowest first
+}
+
+func minuteOf(ms int64) int64 { return ms / time.Minute.Milliseconds() }
 
 // Start has requests kept.
 func (s *Slowest) Start() { s.least.CompareAndSwap(0, 1) }
 
-// Takes reports whether a request that took so long may be among them.
-func (s *Slowest) Takes(took time.Duration) bool {
-	least := s.least.Load()
-	return least > 0 && took.Microseconds() >= least
+// Takes reports whether a request that took so long until at may be among them.
+func (s *Slowest) Takes(at time.Time, took time.Duration) bool {
+	minute, least := s.minute.Load(), s.least.Load()
+	return least > 0 && (took.Microseconds() >= least || minuteOf(at.UnixMilli()) != minute)
 }
 
 // Add adds one that Takes takes.
 func (s *Slowest) Add(r Slow) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	at, _ := slices.BinarySearchFunc(s.kept, r, func(a, b Slow) int { return cmp.Compare(b.Micros, a.Micros) })
-	if at < maxSlowest {
-		s.kept = slices.Insert(s.kept, at, r)
+	number := minuteOf(r.At)
+	m := &s.minutes[uint64(number)%uint64(len(s.minutes))] //nolint:gosec // it only chooses a place
+	if m.number != number {
+		*m = slowMinute{number: number}
 	}
-	s.forget(r.At)
+	at, _ := slices.BinarySearchFunc(m.kept, r, bySlowness)
+	if at < maxSlowest {
+		m.kept = slices.Insert(m.kept, at, r)
+	}
+	least := int64(1)
+	if len(m.kept) >= maxSlowest {
+		clear(m.kept[maxSlowest:])
+		m.kept = m.kept[:maxSlowest]
+		least = m.kept[maxSlowest-1].Micros + 1
+	}
+	s.least.Store(least)
+	s.minute.Store(number)
 }
 
 // Read returns them, the slowest first.
 func (s *Slowest) Read(now time.Time) []Slow {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.forget(now.UnixMilli())
-	return append([]Slow{}, s.kept...)
+	all := []Slow{}
+	for i := range s.minutes {
+		for _, r := range s.minutes[i].kept {
+			if now.UnixMilli()-r.At <= slowestAge.Milliseconds() {
+				all = append(all, r)
+			}
+		}
+	}
+	slices.SortStableFunc(all, bySlowness)
+	return slices.Clip(all[:min(len(all), maxSlowest)])
 }
 
-// forget drops those that are too many or too old; mu is held.
-func (s *Slowest) forget(now int64) {
-	s.kept = slices.DeleteFunc(s.kept, func(r Slow) bool { return now-r.At > slowestAge.Milliseconds() })
-	least := int64(1)
-	if len(s.kept) >= maxSlowest {
-		clear(s.kept[maxSlowest:])
-		s.kept = s.kept[:maxSlowest]
-		least = s.kept[maxSlowest-1].Micros + 1
-	}
-	if s.least.Load() > 0 {
-		s.least.Store(least)
-	}
-}
+func bySlowness(a, b Slow) int { return cmp.Compare(b.Micros, a.Micros) }
 
 // Changes keeps the latest changes. It is safe for concurrent use; the zero value
 // is ready.
