@@ -31,6 +31,8 @@ const (
 	every = 2 * time.Second
 	// writeTime is how long one event may take to be taken.
 	writeTime = 10 * time.Second
+	// parting is how long it may still take once its stream is to end.
+	parting = time.Second
 
 	// policy lets the page have what it came with, and nothing else.
 	policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; " +
@@ -131,28 +133,66 @@ func (b *Board) events(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer b.leave(news)
-	ended := make(chan struct{})
-	done := b.config.Open(sync.OnceFunc(func() { close(ended) }))
+	p := &pen{rc: http.NewResponseController(w), ended: make(chan struct{})}
+	done := b.config.Open(p.end)
 	defer done()
+	defer p.rest()
 
-	h, rc := w.Header(), http.NewResponseController(w)
+	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no")
-	defer func() { _ = rc.SetWriteDeadline(time.Time{}) }()
 	for event := whole; ; {
-		_ = rc.SetWriteDeadline(time.Now().Add(writeTime))
-		if _, err := w.Write(event); err != nil || rc.Flush() != nil {
+		p.extend()
+		if _, err := w.Write(event); err != nil || p.rc.Flush() != nil {
 			return
 		}
 		select {
 		case <-r.Context().Done():
 			return
-		case <-ended:
+		case <-p.ended:
 			return
 		case event = <-news:
 		}
 	}
+}
+
+// A pen sees to how long an event of one stream may take.
+type pen struct {
+	rc    *http.ResponseController
+	ended chan struct{}
+
+	mu   sync.Mutex
+	over bool // no other event comes
+}
+
+// extend gives an event its time.
+func (p *pen) extend() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.over {
+		_ = p.rc.SetWriteDeadline(time.Now().Add(writeTime))
+	}
+}
+
+// end has the stream end, from another goroutine: a page that takes nothing holds
+// no shutdown up.
+func (p *pen) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.over {
+		p.over = true
+		_ = p.rc.SetWriteDeadline(time.Now().Add(parting))
+		close(p.ended)
+	}
+}
+
+// rest gives the connection back, which is not to be touched any more.
+func (p *pen) rest() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.over = true
+	_ = p.rc.SetWriteDeadline(time.Time{})
 }
 
 // enter opens a page, and returns what it begins with.

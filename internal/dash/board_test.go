@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -167,6 +168,72 @@ func TestPagesAreToldTheSame(t *testing.T) {
 		refused, ended := r.page(t.Context(), nil)
 		<-ended
 		assert.Equal(t, 503, refused.status, "there are no tasks any more")
+	})
+}
+
+// A stalled page takes nothing, until its deadline.
+type stalled struct {
+	stream
+	mu      sync.Mutex
+	due     time.Time
+	changed chan struct{}
+}
+
+func (s *stalled) SetWriteDeadline(at time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.due = at
+	close(s.changed)
+	s.changed = make(chan struct{})
+	return nil
+}
+
+func (s *stalled) deadline() (time.Time, chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.due, s.changed
+}
+
+func (s *stalled) Write([]byte) (int, error) {
+	for {
+		due, changed := s.deadline()
+		select {
+		case <-changed:
+		case <-time.After(time.Until(due)):
+			return 0, os.ErrDeadlineExceeded
+		}
+	}
+}
+
+func TestStalledPageHoldsNobodyUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		open := func() (s *stalled, ended chan struct{}) {
+			s, ended = &stalled{stream: stream{head: http.Header{}}, changed: make(chan struct{})}, make(chan struct{})
+			go func() {
+				defer close(ended)
+				r.ServeHTTP(s, httptest.NewRequest(http.MethodGet, "/events", nil))
+			}()
+			synctest.Wait()
+			return s, ended
+		}
+		start := time.Now()
+		_, ended := open()
+		<-ended
+		assert.Equal(t, writeTime, time.Since(start))
+		s, ended := open()
+		ends := slices.Collect(maps.Values(r.ends))
+		start = time.Now()
+		r.drain()
+		<-ended
+		assert.Equal(t, parting, time.Since(start), "what waits for it, waits no longer")
+		for _, end := range ends {
+			end()
+		}
+		due, _ := s.deadline()
+		assert.Zero(t, due, "another request has the connection")
+		time.Sleep(every)
+		r.tasks.Wait()
 	})
 }
 
