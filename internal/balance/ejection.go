@@ -19,7 +19,8 @@ type Ejection struct {
 
 	// MaxShare is the share of endpoints that may be ejected; those that active checks have found unhealthy count
 	// too. If it is positive and there are two endpoints or more, one may always be. Where another would be one too
-	// many, it takes the place of the one that has been out longest, whose time is then over.
+	// many, it takes the place of the one that has been out longest, whose time is then over. Should that one fail again, it
+	// is out for as long as before, and no longer.
 	MaxShare float64
 }
 
@@ -29,9 +30,11 @@ type conduct struct {
 	recent   history // since the last ejection
 	compared instant // with the other endpoints
 
-	ejections int     // in short order
-	inUse     instant // since when, after the last of them
-	outSince  instant // of the first of those without a recovery between them
+	ejections int           // in short order
+	inUse     instant       // since when, after the last of them
+	outSince  instant       // of the first of those without a recovery between them
+	out       time.Duration // for how long, by the last of them
+	relieved  bool          // of the rest of that
 }
 
 // blame counts a failure, and returns why the endpoint should be ejected (for [SuccessRate], if the others do better). What fails during an ejection began before it or was the last resort, and counts for
@@ -148,6 +151,7 @@ func (s *Set[T]) relieve(e *Endpoint[T], at instant) bool {
 	defer longest.mu.Unlock()
 	longest.until.Store(int64(at))
 	longest.trial.Store(0)
+	longest.conduct.relieved = true
 	return true
 }
 
@@ -169,14 +173,17 @@ func (e *Endpoint[T]) eject(at instant) time.Duration {
 	for range c.ejections {
 		d = min(d, limits.Max/2) * 2
 	}
-	if d < limits.Max {
+	switch {
+	case c.relieved: // it has not been out for its time: in an outage of all, they relieve each other again and again
+		d = min(d, max(c.out, limits.Base))
+	case d < limits.Max:
 		c.ejections++
 	}
 	out := c.outSince
 	if until == 0 {
 		out = at
 	}
-	*c = conduct{ejections: c.ejections, outSince: out}
+	*c = conduct{ejections: c.ejections, outSince: out, out: d}
 	e.ejections.Add(1)
 	e.trial.Store(0)
 	e.until.Store(int64(at) + int64(d))

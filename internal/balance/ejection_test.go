@@ -298,6 +298,26 @@ func TestWhoIsOutLongestMakesRoom(t *testing.T) {
 	require.Equal(t, Healthy, a.Health())
 }
 
+// While all fail, they relieve each other at every failure. Nobody is out for
+// longer by that, or one that is well again would not be asked for minutes.
+func TestOutageOfAllIsNotHeldAgainstEach(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	s := newTestSet(Config{Policy: RoundRobin, Ejection: consecutive}, now, "a", "b")
+	a, b := s.All()[0], s.All()[1]
+	for range 100 {
+		attempts(a, 5, Failure, 1, now)
+		attempts(b, 5, Failure, 1, now)
+		now = now.Add(time.Millisecond)
+	}
+	now = now.Add(base)
+	for _, e := range []*Endpoint[int]{a, b} {
+		require.True(t, e.available(s.instant(now)), "its trial is due")
+		require.True(t, attempt(e, Success, 1, now))
+		require.Equal(t, Healthy, e.Health())
+	}
+}
+
 func TestOutlierIsEjected(t *testing.T) {
 	t.Parallel()
 	ratio := Ejection{SuccessRate: 0.8, Volume: 20, Base: base, MaxShare: 0.5}

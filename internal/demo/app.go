@@ -202,6 +202,7 @@ func (a *app) routes(s settings) *http.ServeMux {
 	}
 	if s.without != metrics {
 		mux.Handle("/metrics", a.gateway.MetricsHandler())
+		mux.Handle("/metrics/", a.gateway.MetricsHandler())
 	}
 	if s.without != dashboard {
 		mux.Handle("/dashboard/", a.gateway.DashboardHandler())
