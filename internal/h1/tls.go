@@ -10,6 +10,7 @@ import (
 // SameTLS reports whether connections of two configurations may stand in for
 // each other; nil is the default. Functions cannot be compared: they are taken
 // to be the same where alike says that both configurations are copies of one.
+// Caches and writers are the same if they are one: what is in them is in use.
 func SameTLS(a, b *tls.Config, alike bool) bool {
 	if a == nil || b == nil {
 		return a == b
@@ -24,8 +25,11 @@ func SameTLS(a, b *tls.Config, alike bool) bool {
 }
 
 func sameField(a, b reflect.Value, alike bool) bool {
-	if a.Kind() == reflect.Func {
+	switch a.Kind() {
+	case reflect.Func:
 		return a.IsNil() == b.IsNil() && (a.IsNil() || alike)
+	case reflect.Interface:
+		return a.Comparable() && b.Comparable() && a.Equal(b)
 	}
 	switch one := a.Interface().(type) {
 	case *x509.CertPool:

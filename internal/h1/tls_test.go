@@ -1,11 +1,14 @@
 package h1
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"strconv"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -32,7 +35,7 @@ func TestSameTLS(t *testing.T) {
 	withLeaf := cert("a", one)
 	withLeaf.Certificates[0].Leaf = &x509.Certificate{Raw: []byte("a")}
 	copied := *one
-	cache := tls.NewLRUClientSessionCache(1)
+	cache, keys := tls.NewLRUClientSessionCache(1), new(bytes.Buffer)
 	for _, tt := range []struct {
 		name  string
 		a, b  *tls.Config
@@ -57,6 +60,10 @@ func TestSameTLS(t *testing.T) {
 		{"another key", cert("a", one), cert("a", two), true, false},
 		{"no certificate", cert("a", one), &tls.Config{}, true, false},
 		{"one cache", &tls.Config{ClientSessionCache: cache}, &tls.Config{ClientSessionCache: cache}, false, true},
+		{"two caches", &tls.Config{ClientSessionCache: cache}, &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(1)}, true, false},
+		{"one log of keys", &tls.Config{KeyLogWriter: keys}, &tls.Config{KeyLogWriter: keys}, false, true},
+		{"two logs of keys", &tls.Config{KeyLogWriter: keys}, &tls.Config{KeyLogWriter: new(bytes.Buffer)}, true, false},
+		{"a log that cannot be compared", &tls.Config{KeyLogWriter: logs{}}, &tls.Config{KeyLogWriter: logs{}}, false, false},
 		{"no functions", &tls.Config{}, &tls.Config{VerifyConnection: verify}, true, false},
 		{"functions of two", &tls.Config{VerifyConnection: verify}, &tls.Config{VerifyConnection: verify}, false, false},
 		{"functions of one", &tls.Config{VerifyConnection: verify}, &tls.Config{VerifyConnection: verify}, true, true},
@@ -65,4 +72,24 @@ func TestSameTLS(t *testing.T) {
 		assert.Equal(t, tt.want, SameTLS(tt.b, tt.a, tt.alike), tt.name+", the other way round")
 		assert.Equal(t, tt.want, SameTLS(tt.a.Clone(), tt.b.Clone(), tt.alike), tt.name+", copied")
 	}
+}
+
+type logs []int
+
+func (logs) Write(p []byte) (int, error) { return len(p), nil }
+
+// What a configuration refers to is in use, by the handshakes under way.
+func TestSameTLSLooksIntoNothing(t *testing.T) {
+	t.Parallel()
+	one, two := tls.NewLRUClientSessionCache(8), tls.NewLRUClientSessionCache(8)
+	var handshakes sync.WaitGroup
+	handshakes.Go(func() {
+		for i := range 1000 {
+			one.Put(strconv.Itoa(i), &tls.ClientSessionState{})
+		}
+	})
+	for range 1000 {
+		SameTLS(&tls.Config{ClientSessionCache: one}, &tls.Config{ClientSessionCache: two}, true)
+	}
+	handshakes.Wait()
 }
