@@ -50,17 +50,18 @@ func (sv *Server) spanContext() trace.SpanContext {
 // userinfo and sensitive parameters of URLs; and what follows the name of an
 // authentication scheme, or of a field or parameter that holds credentials.
 func Redact(s string, secrets ...string) string {
-	s = s[:min(len(s), maxRedact)]
 	for _, secret := range secrets {
 		if len(secret) >= leastSecret {
 			s = strings.ReplaceAll(s, secret, redacted)
 		}
 	}
+	s = s[:min(len(s), maxRedact)] // not before: of a secret that is cut nobody would know
 	s = redactUserinfo(s)
 	return redactValues(s)
 }
 
-// maxRedact is how much of a text is looked at; the rest is dropped.
+// maxRedact is how much of a text is looked at for what may be a credential; the
+// rest is dropped.
 const maxRedact = 8 << 10
 
 // leastSecret is how long a secret has to be to be looked for: shorter ones are

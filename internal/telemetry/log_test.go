@@ -48,6 +48,16 @@ func TestRedact(t *testing.T) {
 	assert.LessOrEqual(t, len(Redact(strings.Repeat("token=a ", 1<<20))), 2*maxRedact)
 }
 
+// Nothing of a secret stays that is longer than what is looked at, or ends beyond
+// that, however little else is left of the text.
+func TestRedactKnowsLongSecrets(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{maxRedact / 3, maxRedact - 1, maxRedact, maxRedact + 1, 3 * maxRedact} {
+		secret := strings.Repeat("canary", size/6)
+		assert.NotContains(t, Redact(strings.Repeat(secret+"; ", 5), secret), "canary", "%d", size)
+	}
+}
+
 func FuzzRedact(f *testing.F) {
 	for _, tt := range textRedactions {
 		f.Add(tt.in)
