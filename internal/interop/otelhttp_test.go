@@ -57,7 +57,7 @@ func TestOtelhttpAroundTheGateway(t *testing.T) {
 	assert.Equal(t, "/api/users/{path...}", attributes(inner)["http.route"])
 	assert.Equal(t, "/api/users/7", attributes(inner)["url.path"])
 
-	assert.Equal(t, map[string]uint64{"gateway.request.duration": 1, "http.client.request.duration": 1}, tm.counts(t, ours))
+	assert.Equal(t, map[string]uint64{"gateway.request.duration": 1, "gateway.request.own.duration": 1, "http.client.request.duration": 1}, tm.counts(t, ours))
 	assert.EqualValues(t, 1, tm.counts(t, otelhttpScope)["http.server.request.duration"])
 }
 
