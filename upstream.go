@@ -570,10 +570,10 @@ func (u *Upstream) retire(gone []*replicaState) {
 // letGo has the connections of endpoints end once they are free. Requests that
 // have chosen one yet are served. mu is held.
 func (u *Upstream) letGo(gone []*replicaState) {
-	u.retired = slices.DeleteFunc(u.retired, func(e *endpoint) bool { return e.conns().Open == 0 })
+	u.retired = slices.DeleteFunc(u.retired, (*endpoint).quiet)
 	for _, e := range gone {
 		e.Value.retire()
-		if e.Value.conns().Open > 0 {
+		if !e.Value.quiet() {
 			u.retired = append(u.retired, e.Value)
 		}
 	}
@@ -807,6 +807,12 @@ func (e *endpoint) retire() {
 	if e.owned != nil {
 		e.owned.Retire()
 	}
+}
+
+// quiet reports whether there is no connection, and no dial that goes on without
+// those who wait for it.
+func (e *endpoint) quiet() bool {
+	return e.conns().Open == 0 && (e.owned == nil || !e.owned.Dialing())
 }
 
 // dialBy has connections to come be made as p says.

@@ -120,11 +120,12 @@ func (t *Transport) acquire(ctx context.Context) (c *clientConn, reused bool, er
 // waitEnds counts somebody out of the line.
 func (t *Transport) waitEnds(start time.Time, waited bool, err error) {
 	t.waiting.Add(-1)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.letGoUnwanted()
 	if !waited {
 		return
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	t.counts.Waits++
 	t.counts.WaitTime += time.Since(start)
 	if errors.Is(err, ErrAcquireTimeout) {
@@ -273,6 +274,7 @@ func (t *Transport) run(ctx context.Context, d *dial) {
 		t.failure = err
 	default:
 		t.conns = append(t.conns, c)
+		t.letGoUnwanted()
 	}
 }
 
@@ -324,6 +326,14 @@ func (t *Transport) Retire() {
 	t.letGo()
 }
 
+// letGoUnwanted is letGo of connections that were dialed for those who have left a
+// retired transport, unless there is somebody else; mu is held.
+func (t *Transport) letGoUnwanted() {
+	if t.retired && t.waiting.Load() == 0 {
+		t.letGo()
+	}
+}
+
 // letGo has no connection take requests any more; mu is held.
 func (t *Transport) letGo() {
 	t.counts.Shut += uint64(len(t.conns))
@@ -346,4 +356,11 @@ func (t *Transport) Close() {
 	t.mu.Unlock()
 	t.stir()
 	t.dialing.Wait()
+}
+
+// Dialing reports whether a dial is under way.
+func (t *Transport) Dialing() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.dial != nil
 }

@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -200,12 +201,16 @@ func TestLivesAreTold(t *testing.T) {
 			limited(t, 50, h, c, func(t *testing.T, newExchange func() *Exchange, tr *Transport, _ *atomic.Int64) {
 				require.NoError(t, newExchange().Do(tr))
 				time.Sleep(10 * time.Second)
+				mu.Lock()
 				if name != "by the server" {
-					require.Empty(t, lived)
+					assert.Empty(t, lived)
 				}
+				mu.Unlock()
 				end(tr)
 				tr.Close()
 				time.Sleep(time.Hour)
+				mu.Lock()
+				defer mu.Unlock()
 				require.Len(t, lived, 1)
 				want := map[string]time.Duration{"closed": 10 * time.Second, "retired": 10 * time.Second, "idle": 30 * time.Second}[name]
 				if want != 0 {
@@ -490,4 +495,33 @@ func TestRetire(t *testing.T) {
 		require.Zero(t, s.Open)
 		require.EqualValues(t, 3, s.Shut)
 	})
+}
+
+// A dial that outlasts the last who waited for it leaves nothing open, once the
+// transport is retired.
+func TestRetireWhileDialing(t *testing.T) {
+	for name, retire := range map[string]time.Duration{"before its client leaves": time.Second, "after that": 3 * time.Second, "once it is there": 6 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			limited(t, 50, func(http.ResponseWriter, *http.Request) {}, TransportConfig{}, func(t *testing.T, newExchange func() *Exchange, tr *Transport, dials *atomic.Int64) {
+				dial := tr.client.DialContext
+				tr.client.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+					time.Sleep(5 * time.Second)
+					return dial(ctx, network, address)
+				}
+				x := newExchange()
+				ctx, leave := context.WithTimeout(t.Context(), 2*time.Second)
+				defer leave()
+				x.Context = ctx
+				time.AfterFunc(retire, tr.Retire)
+				require.Error(t, x.Do(tr))
+				require.True(t, tr.Dialing())
+				time.Sleep(10 * time.Second)
+				require.False(t, tr.Dialing())
+				require.EqualValues(t, 1, dials.Load())
+				s := tr.Stats()
+				require.Zero(t, s.Open)
+				require.EqualValues(t, 1, s.Shut)
+			})
+		})
+	}
 }
