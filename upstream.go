@@ -1637,11 +1637,9 @@ var retryCauses = [...]string{
 
 // retryCause says which of them a's end is.
 func retryCause(a *attempt, err *Error) int {
-	cause := ""
+	cause := strconv.Itoa(a.status)
 	if err != nil {
 		cause = string(err.Reason)
-	} else {
-		cause = strconv.Itoa(a.status)
 	}
 	return max(slices.Index(retryCauses[:], cause), 0)
 }

@@ -111,7 +111,11 @@
     if (!c.details.open) return m;
 
     const slots = sorted(kept.history).filter(x => x[1] >= 1000);
-    const line = f => slots.map(x => [x[0] + x[1], f(x)]);
+    const line = f => {
+      const points = slots.map(x => [x[0] + x[1], f(x)]);
+      if (slots.length > 0) points.unshift([slots[0][0], f(slots[0])]); // one point alone is no line
+      return points;
+    };
     const rate = line(x => x[2] * 1e3 / x[1]), errors = line(x => x[2] > 0 ? x[3] / x[2] : 0);
     const lasting = [6, 7, 8].map(i => line(x => x[i]));
     const top = lists => Math.max(0, ...lists.map(l => Math.max(0, ...l.map(p => p[1]))));
@@ -170,7 +174,7 @@
 
     at("caches-part").hidden = s.caches.length === 0;
     at("caches").replaceChildren(...s.caches.map(c => make("div", { class: "tile" },
-      make("b", null, bytes(c.bytes)), make("span", null, "of " + bytes(c.max_bytes) + " · " + count(c.entries) + " entries · " + count(c.evictions) + " evicted"),
+      make("b", null, bytes(c.bytes)), make("span", null, "of " + bytes(c.max_bytes) + " · " + count(c.entries) + (c.entries === 1 ? " entry · " : " entries · ") + count(c.evictions) + " evicted"),
       make("progress", { max: c.max_bytes, value: c.bytes, "aria-label": "share of the cache that is used" }))));
     at("slowest").replaceChildren(...s.slowest.map(r => make("tr", null,
       make("td", { class: "num" }, time(r.us)), make("td", { class: "path" }, r.method + " " + r.path),

@@ -6,9 +6,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -412,14 +414,12 @@ func TestFollowersLinkToWhatAnsweredThem(t *testing.T) {
 				cache, err := gateway.NewCache()
 				require.NoError(t, err)
 				gw := o.gateway(gateway.WithCache(cache), gateway.WithoutRetries(), gateway.WithService("a", target, gateway.WithTransport(rt)))
-				done := make(chan int)
+				var done sync.WaitGroup
 				for range 3 {
-					go func() { done <- handle(t, gw, testnet.Get("/a/x"), nil).status }()
+					done.Go(func() { gw.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/a/x", http.NoBody)) })
 					time.Sleep(time.Millisecond)
 				}
-				for range 3 {
-					<-done
-				}
+				done.Wait()
 				synctest.Wait()
 				requests, attempts := o.kind(trace.SpanKindServer), o.kind(trace.SpanKindClient)
 				require.Len(t, requests, 3)
