@@ -1369,13 +1369,13 @@ type recent struct {
 	p50, p95, p99                  time.Duration
 }
 
-// recently returns the last ten minutes in tens of seconds, oldest first, as far
-// as the core is that old; the last one has not passed.
-func (s *serviceStats) recently(c *core) []recent {
+// recently returns the last slots of ten seconds, oldest first, as far as the core
+// is that old; the last one has not passed.
+func (s *serviceStats) recently(c *core, slots int) []recent {
 	at := time.Since(c.started)
 	current := int64(at / stats.SlotTime)
-	out := make([]recent, 0, stats.Slots+1)
-	for number := max(current-stats.Slots, 0); number <= current; number++ {
+	out := make([]recent, 0, slots)
+	for number := max(current-int64(slots)+1, 0); number <= current; number++ {
 		var total stats.Snapshot
 		counts := s.history.Slot(number, at, &total, rowTotal, rowHit)
 		begin := time.Duration(number) * stats.SlotTime
@@ -1660,11 +1660,11 @@ func (s *service) show(whole bool) dash.Service {
 			Pool: [3]int64{r.Conns.InUse, r.Conns.Idle, r.Conns.Waiting},
 		})
 	}
-	slots := s.up.stats.recently(s.up.core)
-	if !whole {
-		slots = slots[max(0, len(slots)-newestSlots):]
+	slots := newestSlots
+	if whole {
+		slots = stats.Slots + 1 // the last one has not passed
 	}
-	for _, r := range slots {
+	for _, r := range s.up.stats.recently(s.up.core, slots) {
 		out.History = append(out.History, dash.Slot{
 			r.start.UnixMilli(), r.over.Milliseconds(), int64(r.requests), int64(r.failed), int64(r.hits), int64(r.misses), //nolint:gosec // counts
 			r.p50.Microseconds(), r.p95.Microseconds(), r.p99.Microseconds(),

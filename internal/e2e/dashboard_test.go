@@ -154,6 +154,31 @@ func TestDashboardEndsWithTheGateway(t *testing.T) {
 	})
 }
 
+// A page begins with ten minutes, and is told the newest half a minute then.
+func TestDashboardTellsHistoriesOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, testnet.Respond(func(*testnet.Request) string { return testnet.Answer(200, "", "x") }))
+		dashboard := b.gw.DashboardHandler()
+		time.Sleep(time.Hour)
+		b.get("/a/")
+		w := &pageWriter{ResponseRecorder: httptest.NewRecorder()}
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			dashboard.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/events", nil))
+		}()
+		time.Sleep(3 * time.Second)
+		b.gw.Drain()
+		<-ended
+		whole, news, _ := strings.Cut(w.Body.String(), "\n\n")
+		for text, slots := range map[string]int{whole: 61, news: 3} {
+			history := boardOf(t, text).Services[0].History
+			assert.Len(t, history, slots)
+			assert.EqualValues(t, 1, history[slots-1][2], "requests of the newest")
+		}
+	})
+}
+
 // pageWriter takes write deadlines, as a server's does.
 type pageWriter struct{ *httptest.ResponseRecorder }
 
