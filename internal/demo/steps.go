@@ -321,7 +321,7 @@ func (t *tour) takeProfile(context.Context) error {
 		at[row.Stage] = row
 	}
 	var wrong error
-	if at[gateway.StageHeader].Max < timeout { // of the request that it did not answer
+	if at[gateway.StageHeader].Max < timeout*9/10 { // of the request that it did not answer
 		wrong = fmt.Errorf("the longest wait for orders' header is %v", at[gateway.StageHeader].Max)
 	}
 	return errors.Join(wrong,
