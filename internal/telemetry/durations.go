@@ -106,7 +106,7 @@ type histogram struct{ name, what string }
 // maxSeries is how many series a route or an endpoint keeps. What is beyond is
 // counted together; for OpenTelemetry, which has its own limit, its attributes are
 // made for each record.
-const maxSeries = 256
+const maxSeries = 80
 
 // seriesTable are the series of a route or of an endpoint.
 type seriesTable struct {
