@@ -22,14 +22,16 @@ import (
 
 // Bounds on what hostile requests may lead to.
 const (
-	seriesWarm     = 20_000                // requests after which every series is there
+	seriesWarm     = 50_000                // requests after which every series is there
 	seriesPage     = 1 << 20               // bytes of the metrics page, and of what OpenTelemetry exports, as JSON
 	seriesPageTime = 50 * time.Millisecond // to make the page
 )
 
 // checkSeries asks a hundred thousand times with random methods, paths, hosts, agents,
-// services, fields and protocols, for answers of random statuses beyond 599: none
-// of it may make a metric series. -n: other than 100,000.
+// services and fields, for answers of random statuses beyond 599: none of it may
+// make a metric series. Then it asks as often over all protocols that net/http's
+// server knows, each of which may make those that there are once more. -n: other
+// than 100,000.
 func checkSeries(ctx context.Context, s settings) error {
 	reader := sdkmetric.NewManualReader()
 	meters := gateway.WithMeterProvider(sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)))
@@ -47,26 +49,43 @@ func checkSeries(ctx context.Context, s settings) error {
 		return err
 	}
 	defer func() { _ = gw.Shutdown(context.Background()) }()
-	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same each time
-	storm := func(n int) {
+	w := weather{gw: gw, reader: reader, random: rand.New(rand.NewPCG(1, 2))} //nolint:gosec // the same each time
+	n := max(s.count(100_000), 2*seriesWarm)
+	return errors.Join(w.storm(ctx, "HTTP/1.1", n, 11), w.storm(ctx, "HTTP/1.0, HTTP/1.1 and HTTP/2", n, 10, 11, 20))
+}
+
+type weather struct {
+	gw     *gateway.Gateway
+	reader sdkmetric.Reader
+	random *rand.Rand
+	asked  int
+}
+
+// storm asks n times, over protocols in turn, and judges what is left of that.
+func (w *weather) storm(ctx context.Context, over string, n int, protocols ...int) error {
+	ask := func(n int) {
 		for range n {
-			gw.ServeHTTP(&sink{header: http.Header{}}, hostile(ctx, random))
+			r := hostile(ctx, w.random)
+			p := protocols[w.random.IntN(len(protocols))]
+			r.ProtoMajor, r.ProtoMinor = p/10, p%10
+			w.gw.ServeHTTP(&sink{header: http.Header{}}, r)
 		}
+		w.asked += n
 	}
-	storm(seriesWarm)
-	before, err := exported(ctx, reader)
+	ask(seriesWarm)
+	before, err := exported(ctx, w.reader)
 	if err != nil {
 		return err
 	}
-	n := max(s.count(100_000), seriesWarm)
-	storm(n - seriesWarm)
-	after, err := exported(ctx, reader)
+	ask(n - seriesWarm)
+	after, err := exported(ctx, w.reader)
 	if err != nil {
 		return err
 	}
-	page, took := metricsPage(ctx, gw.MetricsHandler())
-	fmt.Printf("%d hostile requests, %d of them counted: %d series after %d of them, %d after all; %d bytes exported, a page of %d bytes in %s\n",
-		n, gw.Stats().Requests, before.series, seriesWarm, after.series, after.bytes, len(page), took)
+	page, took := metricsPage(ctx, w.gw.MetricsHandler())
+	s := w.gw.Stats()
+	fmt.Printf("%d hostile requests over %s: %d series after %d of them, %d after all; %d bytes exported, a page of %d bytes in %s\n",
+		n, over, before.series, seriesWarm, after.series, after.bytes, len(page), took)
 	var faults []error
 	for what, is := range map[string]bool{
 		"requests made series":                            after.series != before.series,
@@ -74,12 +93,12 @@ func checkSeries(ctx context.Context, s settings) error {
 		"the page is too long":                            len(page) > seriesPage,
 		"the page took too long":                          took > seriesPageTime,
 		"the page has what a client chose":                strings.Contains(page, "zz-"),
-		"a request was not counted, or more than once":    gw.Stats().Requests != uint64(n),
+		"a request was not counted, or more than once":    s.Requests != uint64(w.asked), //nolint:gosec // of few
 		"the page has as good as nothing":                 !strings.Contains(page, "http_server_request_duration_seconds_bucket"),
-		"the reasons of Stats are more than there may be": len(gw.Stats().Errors) > 30,
+		"the reasons of Stats are more than there may be": len(s.Errors) > 30,
 	} {
 		if is {
-			faults = append(faults, errors.New(what))
+			faults = append(faults, fmt.Errorf("over %s: %s", over, what))
 		}
 	}
 	return errors.Join(faults...)
@@ -113,9 +132,6 @@ func hostile(ctx context.Context, random *rand.Rand) *http.Request {
 	}
 	r.RequestURI = path + "?" + query
 	r.Host, r.RemoteAddr = word()+".test", fmt.Sprintf("192.0.2.%d:%d", random.IntN(256), random.IntN(65536))
-	if r.ProtoMajor, r.ProtoMinor = 1, random.IntN(2); random.IntN(3) == 0 { // net/http's server lets no other version in
-		r.ProtoMajor, r.ProtoMinor = 2, 0
-	}
 	r.Header = http.Header{
 		"User-Agent": {word()}, "X-Request-Id": {word()}, word(): {word()}, "Tracestate": {"zz=" + word()}, "Baggage": {word() + "=" + word()},
 		"Traceparent": {fmt.Sprintf("00-%016x%016x-%016x-%02x", random.Uint64(), random.Uint64(), random.Uint64(), random.IntN(256))},

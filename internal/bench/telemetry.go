@@ -57,7 +57,7 @@ func checkTelemetry(ctx context.Context, s settings) error {
 		defer stop()
 		sub.handler = sub.gw
 	}
-	n, pairs := s.count(4000), max(s.pairs, 41)
+	n, pairs := s.count(2000), max(s.pairs, 121)
 	var rounds []turn
 	for pair := range pairs {
 		var t turn

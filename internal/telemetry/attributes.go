@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -29,6 +30,17 @@ const (
 // and valid UTF-8, without which exporters fail.
 func text(s string, limit int) string {
 	return strings.ToValidUTF8(s[:min(len(s), limit)], "\uFFFD")
+}
+
+// An attributeList is room for all that is set on a span at its end: tracers copy
+// what they are given.
+type attributeList [24]attribute.KeyValue
+
+var attributeLists = sync.Pool{New: func() any { return new(attributeList) }}
+
+func (l *attributeList) put() {
+	clear(l[:])
+	attributeLists.Put(l)
 }
 
 // A method is a request method that the conventions know, or methodOther.
@@ -213,12 +225,37 @@ type start struct {
 	kind    trace.SpanStartOption
 	attrs   []attribute.KeyValue
 	options []trace.SpanStartOption // kind and attrs
+	varied  sync.Pool               // of *varied
+}
+
+// varied are options for spans that start with one attribute of their own. Whatever
+// a tracer learns of options is a copy, so that they are used again.
+type varied struct {
+	attrs   []attribute.KeyValue // the last is the span's own
+	options []trace.SpanStartOption
 }
 
 func newStart(kind trace.SpanKind, name string, attrs ...attribute.KeyValue) *start {
 	s := &start{name: name, kind: trace.WithSpanKind(kind), attrs: attrs}
 	s.options = []trace.SpanStartOption{s.kind, trace.WithAttributes(attrs...)}
 	return s
+}
+
+// vary returns the options for one span that starts with one more attribute. They
+// go back when it has started.
+func (s *start) vary(own attribute.KeyValue) *varied {
+	v, ok := s.varied.Get().(*varied)
+	if !ok {
+		v = &varied{attrs: append(slices.Clone(s.attrs), own)}
+		v.options = []trace.SpanStartOption{s.kind, trace.WithAttributes(v.attrs...)}
+	}
+	v.attrs[len(v.attrs)-1] = own
+	return v
+}
+
+func (s *start) put(v *varied) {
+	v.attrs[len(v.attrs)-1] = attribute.KeyValue{}
+	s.varied.Put(v)
 }
 
 // with returns the options for one span that starts with more attributes.

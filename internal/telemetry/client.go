@@ -22,6 +22,7 @@ type Client struct {
 	method   method
 	version  version
 	ended    bool
+	peer     string
 }
 
 // StartClient begins the telemetry of an attempt in c, and returns the context
@@ -35,13 +36,19 @@ func (e *Endpoint) StartClient(ctx context.Context, c *Client, name, path, query
 		return ctx
 	}
 	st := e.start(c.method)
-	options, sampling := st.options, t.sampling()
-	if sampling {
-		options = st.with(e.describe(make([]attribute.KeyValue, 0, 4), name, path, query, resend)...)
-	}
-	c.ctx, c.span = t.tracer.Start(ctx, st.name, cause.on(options)...)
-	if !sampling && c.span.IsRecording() {
-		c.span.SetAttributes(e.describe(make([]attribute.KeyValue, 0, 4), name, path, query, resend)...)
+	switch sampling := t.sampling(); {
+	case !sampling:
+		c.ctx, c.span = t.tracer.Start(ctx, st.name, cause.on(st.options)...)
+		if c.span.IsRecording() {
+			c.span.SetAttributes(e.describe(make([]attribute.KeyValue, 0, 4), name, path, query, resend)...)
+		}
+	case resend == 0 && c.method != methodOther:
+		v := st.vary(e.url(path, query))
+		c.ctx, c.span = t.tracer.Start(ctx, st.name, cause.on(v.options)...)
+		st.put(v)
+	default:
+		options := st.with(e.describe(make([]attribute.KeyValue, 0, 4), name, path, query, resend)...)
+		c.ctx, c.span = t.tracer.Start(ctx, st.name, cause.on(options)...)
 	}
 	return c.ctx
 }
@@ -60,12 +67,19 @@ func (e *Endpoint) start(m method) *start {
 	return st
 }
 
-func (e *Endpoint) describe(attrs []attribute.KeyValue, name, path, query string, resend int) []attribute.KeyValue {
-	full := e.origin + cut(path)
-	if query != "" {
-		full += "?" + redactQuery(cut(query))
+func (e *Endpoint) url(path, query string) attribute.KeyValue {
+	return semconv.URLFull(text(e.full(path, query), len(e.origin)+2*maxURL))
+}
+
+func (e *Endpoint) full(path, query string) string {
+	if query == "" {
+		return e.origin + cut(path)
 	}
-	attrs = append(attrs, semconv.URLFull(text(full, len(e.origin)+2*maxURL)))
+	return e.origin + cut(path) + "?" + redactQuery(cut(query))
+}
+
+func (e *Endpoint) describe(attrs []attribute.KeyValue, name, path, query string, resend int) []attribute.KeyValue {
+	attrs = append(attrs, e.url(path, query))
 	if methodOf(name) == methodOther {
 		attrs = append(attrs, semconv.HTTPRequestMethodOriginal(text(name, maxText)))
 	}
@@ -81,15 +95,7 @@ func (c *Client) Ref() Ref { return refOf(c.span) }
 // Head notes the final response header. Proto is as in http.Response; peer is
 // the endpoint's host:port, "" if unknown.
 func (c *Client) Head(status int, proto, peer string) {
-	c.status, c.version = validStatus(status), parseVersion(proto)
-	if c.span == nil || !c.span.IsRecording() {
-		return
-	}
-	attrs := make([]attribute.KeyValue, 0, 3)
-	if c.version != versionUnknown {
-		attrs = append(attrs, semconv.NetworkProtocolVersion(c.version.String()))
-	}
-	c.span.SetAttributes(appendPeer(attrs, peer)...)
+	c.status, c.version, c.peer = validStatus(status), parseVersion(proto), peer
 }
 
 // End records the attempt, when the response body is closed or none will come.
@@ -112,7 +118,13 @@ func (c *Client) End(errorType string, took time.Duration) {
 		return
 	}
 	if c.span.IsRecording() {
-		c.span.SetAttributes(o.describe(make([]attribute.KeyValue, 0, 2))...)
+		buf := attributeLists.Get().(*attributeList)
+		attrs := o.describe(buf[:0])
+		if c.version != versionUnknown {
+			attrs = append(attrs, semconv.NetworkProtocolVersion(c.version.String()))
+		}
+		c.span.SetAttributes(appendPeer(attrs, c.peer)...)
+		buf.put()
 		if o.failed {
 			c.span.SetStatus(codes.Error, "")
 		}

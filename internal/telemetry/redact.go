@@ -60,11 +60,31 @@ func sensitive(key string) bool {
 // telling reports whether a folded name says by itself, outside of a query too,
 // that what it names is a credential.
 func telling(name string) bool {
-	for _, word := range [...]string{"token", "secret", "signature", "credential", "passw", "passphrase",
-		"apikey", "accesskey", "privatekey", "session", "authorization", "jwt"} {
-		if strings.Contains(name, word) {
+	for i := range len(name) {
+		if beginsSecret(name[i:]) {
 			return true
 		}
+	}
+	return false
+}
+
+// beginsSecret reports whether one of the words that make a name sensitive stands
+// at the beginning of what is left of it. Most names have none of their letters in
+// the right place, and are done with soon.
+func beginsSecret(s string) bool {
+	switch s[0] {
+	case 'a':
+		return strings.HasPrefix(s, "apikey") || strings.HasPrefix(s, "accesskey") || strings.HasPrefix(s, "authorization")
+	case 'c':
+		return strings.HasPrefix(s, "credential")
+	case 'j':
+		return strings.HasPrefix(s, "jwt")
+	case 'p':
+		return strings.HasPrefix(s, "passw") || strings.HasPrefix(s, "passphrase") || strings.HasPrefix(s, "privatekey")
+	case 's':
+		return strings.HasPrefix(s, "secret") || strings.HasPrefix(s, "signature") || strings.HasPrefix(s, "session")
+	case 't':
+		return strings.HasPrefix(s, "token")
 	}
 	return false
 }

@@ -24,11 +24,12 @@ type Server struct {
 	route   *route
 	ctx     context.Context
 	span    trace.Span // nil: none
-	peer    string
+	r       *http.Request
 	method  method
 	version version
 	secure  bool
 	inner   bool // inside a span of this process
+	bare    bool // the span began without what depends on the request
 	ended   bool
 }
 
@@ -54,6 +55,7 @@ func (s *Service) StartServer(sv *Server, r *http.Request) context.Context {
 	*sv = Server{
 		service: s,
 		route:   s.route(r.Pattern),
+		r:       r,
 		ctx:     r.Context(),
 		method:  methodOf(r.Method),
 		version: versionOf(r.ProtoMajor, r.ProtoMinor),
@@ -117,28 +119,26 @@ func (sv *Server) Link(r Ref) {
 	}
 }
 
-// start starts the span with what a sampler needs, and adds the rest when it
-// is recorded.
+// start starts the span with what a sampler needs. The rest is added in the end,
+// at once: each time that attributes are set costs the SDK a copy of all.
 func (sv *Server) start(r *http.Request, link Ref) {
 	t, st := sv.service.telemetry, sv.route.start(sv)
-	path, query := target(r)
-	options, sampling := st.options, t.sampling()
-	if sampling {
-		options = st.with(semconv.URLPath(text(path, maxURL)))
-	}
-	options = link.on(options)
-	sv.ctx, sv.span = t.tracer.Start(sv.ctx, st.name, options...)
-	if !sv.span.IsRecording() {
+	if sv.bare = !t.sampling(); sv.bare {
+		sv.ctx, sv.span = t.tracer.Start(sv.ctx, st.name, link.on(st.options)...)
 		return
 	}
-	attrs := make([]attribute.KeyValue, 0, 12)
-	if !sampling {
-		attrs = append(attrs, semconv.URLPath(text(path, maxURL)))
-	}
-	sv.span.SetAttributes(sv.describe(attrs, r, query)...)
+	path, _ := target(r)
+	v := st.vary(semconv.URLPath(text(path, maxURL)))
+	sv.ctx, sv.span = t.tracer.Start(sv.ctx, st.name, link.on(v.options)...)
+	st.put(v)
 }
 
-func (sv *Server) describe(attrs []attribute.KeyValue, r *http.Request, query string) []attribute.KeyValue {
+func (sv *Server) describe(attrs []attribute.KeyValue) []attribute.KeyValue {
+	r := sv.r
+	path, query := target(r)
+	if sv.bare {
+		attrs = append(attrs, semconv.URLPath(text(path, maxURL)))
+	}
 	if query != "" {
 		attrs = append(attrs, semconv.URLQuery(text(redactQuery(cut(query)), maxURL)))
 	}
@@ -157,7 +157,6 @@ func (sv *Server) describe(attrs []attribute.KeyValue, r *http.Request, query st
 	if agent := r.Header.Get("User-Agent"); agent != "" {
 		attrs = append(attrs, semconv.UserAgentOriginal(text(agent, maxText)))
 	}
-	sv.peer = r.RemoteAddr
 	return appendPeer(attrs, r.RemoteAddr)
 }
 
@@ -201,7 +200,9 @@ func (res *ServerResult) outcome() outcome {
 
 func (sv *Server) endSpan(res *ServerResult, o outcome) {
 	if sv.span.IsRecording() {
-		sv.span.SetAttributes(sv.conclude(make([]attribute.KeyValue, 0, 8), res, o)...)
+		buf := attributeLists.Get().(*attributeList)
+		sv.span.SetAttributes(sv.conclude(sv.describe(buf[:0]), res, o)...)
+		buf.put()
 		if o.failed {
 			sv.span.SetStatus(codes.Error, "")
 		}
@@ -213,7 +214,7 @@ func (sv *Server) conclude(attrs []attribute.KeyValue, res *ServerResult, o outc
 	attrs = o.describe(attrs)
 	client := res.ClientAddress
 	if client == "" {
-		client, _ = splitHost(sv.peer)
+		client, _ = splitHost(sv.r.RemoteAddr)
 	}
 	if client != "" {
 		attrs = append(attrs, semconv.ClientAddress(text(client, maxText)))
