@@ -190,6 +190,18 @@ func (c *core) install(next *snapshot) (added, removed int) {
 	return len(next.services) - (len(old.services) - len(left)), len(left)
 }
 
+// goOn returns the watch that runs every so often: the one that is there, if it does
+// already. Zero is never.
+func goOn(old *work.Watch, was, every time.Duration, name string, run func(context.Context)) *work.Watch {
+	switch every {
+	case was:
+		return old
+	case 0:
+		return nil
+	}
+	return work.NewWatch(name, run)
+}
+
 // stopUnless ends what another snapshot watches no more.
 func stopUnless(old, next *work.Watch) {
 	if old != nil && old != next {

@@ -209,8 +209,9 @@ func (s *service) state() telemetry.ServiceState {
 	_, used, refused := s.budget.Stats()
 	st.BudgetUsed, st.BudgetLimit, st.Refused = int64(used), int64(s.budget.Allowed()), int64(refused)
 	st.Ejections, st.Queued = s.up.ejections.Load(), s.limit != nil
+	now := time.Now()
 	if s.breaker != nil {
-		st.Breaker = s.breaker.Status(time.Now()).State.String()
+		st.Breaker = s.breaker.Status(now).State.String()
 		for to := range st.Transitions {
 			st.Transitions[to] = s.up.transitions[to].Load()
 		}
@@ -219,12 +220,11 @@ func (s *service) state() telemetry.ServiceState {
 		used, waiting := s.limit.Stats()
 		st.QueueInUse, st.QueueWaiting = int64(used), int64(waiting)
 	}
-	now := time.Now()
 	for _, e := range s.set.All() {
 		c, at := e.Value.conns(), e.Status(now)
 		st.Endpoints = append(st.Endpoints, telemetry.EndpointState{
 			Endpoint: e.Value.spans, Proto: e.Value.proto(), Healthy: at.Health == balance.Healthy,
-			Active: at.InFlight, Pooled: e.Value.client != nil || e.Value.owned != nil,
+			Active: at.InFlight, Pooled: e.Value.pooled(),
 			Used: c.InUse, Idle: c.Idle, Waiting: c.Waiting, Waits: int64(c.Waits), WaitTime: c.WaitTime,
 		})
 	}
@@ -317,7 +317,7 @@ type slowPolicy struct {
 const (
 	slowThreshold = 5 * time.Second
 	slowOwn       = 100 * time.Millisecond
-	slowEvery     = time.Second     // between two reports of a service
+	slowPerSecond = 1               // reports of a service
 	stallWindow   = 5 * time.Second // between two marks
 	leastLook     = 5 * time.Millisecond
 )
@@ -350,12 +350,12 @@ func WithoutSlowRequest() DefaultOption {
 // another goroutine. While it is in the roll the exchange's svc, start and span
 // do not change.
 type mark struct {
-	on             bool
-	place          work.Place[*exchange]
-	method, target string
-	note           atomic.Uint32 // the stage, and how many there were before
-	attempts       atomic.Int32
-	endpoint       atomic.Pointer[endpoint]
+	on           bool
+	place        work.Place[*exchange]
+	method, path string
+	note         atomic.Uint32 // the stage, and how many there were before
+	attempts     atomic.Int32
+	endpoint     atomic.Pointer[endpoint]
 
 	// Of who looks.
 	seen      uint32
@@ -369,10 +369,7 @@ type mark struct {
 // join has the exchange looked at from now on.
 func (x *exchange) join() {
 	m := &x.mark
-	m.on, m.method, m.target = true, x.r.Method, x.r.RequestURI
-	if !strings.HasPrefix(m.target, "/") {
-		m.target = x.r.URL.EscapedPath()
-	}
+	m.on, m.method, m.path = true, x.r.Method, x.requestPath()
 	x.core.roll.Join(&m.place, x)
 }
 
@@ -447,19 +444,9 @@ func (c *core) planWatches(next *snapshot, memory *memoryPolicy) {
 		}
 	}
 	old := c.snapshot.Load()
-	if every := next.every; every > 0 && every == old.every {
-		next.slow = old.slow
-	} else if every > 0 {
-		next.slow = work.NewWatch("slow requests", func(ctx context.Context) { c.lookForSlow(ctx, every) })
-	}
+	next.slow = goOn(old.slow, old.every, next.every, "slow requests", func(ctx context.Context) { c.lookForSlow(ctx, next.every) })
 	next.growth = memory
-	switch {
-	case memory == nil:
-	case old.growth != nil && old.growth.interval == memory.interval:
-		next.memory = old.memory
-	default:
-		next.memory = work.NewWatch("memory watch", func(ctx context.Context) { memory.watch(memory, ctx, c) })
-	}
+	next.memory = goOn(old.memory, old.growth.every(), memory.every(), "memory watch", func(ctx context.Context) { memory.watch(memory, ctx, c) })
 }
 
 // beside starts it.
@@ -473,12 +460,6 @@ func (c *core) beside() {
 			w.Start(c.life)
 		}
 	}
-}
-
-// slowReports is what was reported of a service. Only who looks touches it.
-type slowReports struct {
-	last    time.Time
-	dropped uint64
 }
 
 // slowReport is one that is to be made.
@@ -500,8 +481,11 @@ func (c *core) lookForSlow(ctx context.Context, every time.Duration) {
 		now := time.Now()
 		reports = reports[:0]
 		c.roll.Each(func(x *exchange) {
-			if x.isSlow(now) && x.svc.up.slow.admit(now) {
-				reports = append(reports, slowReport{x.slowRequest(now), x.span.SpanID(), x.mark.endpoint.Load(), x.svc.policy.slow.hook})
+			if !x.isSlow(now) {
+				return
+			}
+			if dropped, ok := x.svc.up.slow.Admit(now, slowPerSecond); ok {
+				reports = append(reports, slowReport{x.slowRequest(now, dropped), x.span.SpanID(), x.mark.endpoint.Load(), x.svc.policy.slow.hook})
 			}
 		})
 		due := now.Sub(marked) >= stallWindow
@@ -544,26 +528,14 @@ func (x *exchange) isSlow(now time.Time) bool {
 	return own || whole
 }
 
-// admit says whether one more may be reported, and counts it if not.
-func (s *slowReports) admit(now time.Time) bool {
-	if !s.last.IsZero() && now.Sub(s.last) < slowEvery {
-		s.dropped++
-		return false
-	}
-	s.last = now
-	return true
-}
-
 // slowRequest is what can be said of the exchange.
-func (x *exchange) slowRequest(now time.Time) SlowRequest {
-	m, up := &x.mark, x.svc.up
-	target, _, _ := strings.Cut(m.target, "?")
+func (x *exchange) slowRequest(now time.Time, dropped uint64) SlowRequest {
+	m := &x.mark
 	r := SlowRequest{
-		Service: up.name, Method: forward.Printable(m.method, 32), Route: x.span.Route(), Path: forward.Printable(target, 512), TraceID: x.span.TraceID(),
+		Service: x.svc.up.name, Method: forward.Printable(m.method, 32), Route: x.span.Route(), Path: forward.Printable(m.path, 512), TraceID: x.span.TraceID(),
 		Start: x.start, Elapsed: now.Sub(x.start), Stage: stages[stageOf(m.seen)], InStage: now.Sub(m.since), Own: m.own,
-		Attempts: int(m.attempts.Load()), Dropped: up.slow.dropped,
+		Attempts: int(m.attempts.Load()), Dropped: dropped,
 	}
-	up.slow.dropped = 0
 	if e := m.endpoint.Load(); e != nil {
 		r.Endpoint = e.address
 	}
@@ -652,6 +624,14 @@ type memoryPolicy struct {
 	interval time.Duration
 	hook     func(MemoryReport) // nil: growth is only logged
 	watch    func(*memoryPolicy, context.Context, *core)
+}
+
+// every is how often it is looked at; zero: never.
+func (p *memoryPolicy) every() time.Duration {
+	if p == nil {
+		return 0
+	}
+	return p.interval
 }
 
 func (p *memoryPolicy) run(ctx context.Context, c *core) {
@@ -810,19 +790,23 @@ func (x *exchange) streamed() bool {
 
 // slow is what the dashboard is told of the exchange, if it was among the slowest.
 func (x *exchange) slow(ended time.Time, took time.Duration) dash.Slow {
-	target := x.r.RequestURI
-	if !strings.HasPrefix(target, "/") {
-		target = x.r.URL.EscapedPath()
-	}
-	target, _, _ = strings.Cut(target, "?")
 	r := dash.Slow{
-		At: ended.UnixMilli(), Method: forward.Printable(x.r.Method, 32), Path: forward.Printable(target, 256),
+		At: ended.UnixMilli(), Method: forward.Printable(x.r.Method, 32), Path: forward.Printable(x.requestPath(), 256),
 		Status: x.status, Micros: took.Microseconds(), TraceID: x.span.TraceID(),
 	}
 	if x.svc != nil {
 		r.Service = x.svc.up.name
 	}
 	return r
+}
+
+// requestPath is the path as the client sent it, without the query.
+func (x *exchange) requestPath() string {
+	path, _, _ := strings.Cut(x.r.RequestURI, "?")
+	if !strings.HasPrefix(path, "/") {
+		return x.r.URL.EscapedPath()
+	}
+	return path
 }
 
 func (x *exchange) stats() *serviceStats {
@@ -948,11 +932,7 @@ func (x *exchange) logRequest(attrs []slog.Attr) []slog.Attr {
 	if method != x.r.Method {
 		attrs = append(attrs, slog.String("http.request.method_original", forward.Printable(x.r.Method, 32)))
 	}
-	target, _, _ := strings.Cut(x.r.RequestURI, "?") // as the client sent it
-	if !strings.HasPrefix(target, "/") {
-		target = x.r.URL.EscapedPath()
-	}
-	attrs = append(attrs, slog.String("url.path", forward.Printable(target, 512)))
+	attrs = append(attrs, slog.String("url.path", forward.Printable(x.requestPath(), 512)))
 	if route := x.span.Route(); route != "" {
 		attrs = append(attrs, slog.String("http.route", forward.Printable(route, 512)))
 	}
@@ -1066,8 +1046,7 @@ func (c *core) logPanic(where string, v any, stack []byte, secrets []string) {
 		slog.String("exception.stacktrace", string(stack)), slog.Uint64("gateway.dropped", dropped))
 }
 
-// once reports whether a line of a service is the first of its kind, and is
-// wanted.
+// once reports whether a line of a service is the first of its kind.
 func (c *core) once(line, service string) bool {
 	_, known := c.told.LoadOrStore([2]string{line, service}, true)
 	return !known
@@ -1220,6 +1199,10 @@ func (s *service) readState(out *UpstreamStats) {
 		out.Replicas = append(out.Replicas, r)
 	}
 }
+
+// pooled reports whether the connections are ours, and not those of a round tripper
+// of the app's.
+func (e *endpoint) pooled() bool { return e.client != nil || e.owned != nil }
 
 // conns returns what the connections do.
 func (e *endpoint) conns() ConnStats {
@@ -1410,9 +1393,15 @@ func (u *Upstream) Stats() UpstreamStats { return u.StatsOver(SinceReset) }
 // StatsOver returns what the service has done in a window, and what it is in.
 // What breaker, replicas and connections have counted is since they were made.
 func (u *Upstream) StatsOver(w Window) UpstreamStats {
-	s := u.stats.read(w, time.Since(u.core.started), new([rows]stats.Snapshot))
-	u.current.Load().readState(&s)
-	return s
+	return u.current.Load().read(w, time.Since(u.core.started), new([rows]stats.Snapshot))
+}
+
+// read returns what came in a window, and adds what was measured to sum; and what
+// the service is in.
+func (s *service) read(w Window, at time.Duration, sum *[rows]stats.Snapshot) UpstreamStats {
+	out := s.up.stats.read(w, at, sum)
+	s.readState(&out)
+	return out
 }
 
 // ResetStats begins [SinceReset] anew, in the sum of a gateway, too. Metrics and
@@ -1446,8 +1435,7 @@ func (g *Gateway) StatsOver(w Window) Stats {
 		Services: make(map[string]UpstreamStats, len(snap.services)), Caches: []CacheStats{},
 	}
 	for name, svc := range snap.services {
-		one := svc.up.stats.read(w, at, sum)
-		svc.readState(&one)
+		one := svc.read(w, at, sum)
 		s.Services[name] = one
 		s.add(&one)
 	}
@@ -1455,8 +1443,7 @@ func (g *Gateway) StatsOver(w Window) Stats {
 		s.Caches = append(s.Caches, c.Stats())
 	}
 	for _, up := range left {
-		one := up.stats.read(w, at, sum)
-		up.current.Load().readState(&one)
+		one := up.current.Load().read(w, at, sum)
 		s.add(&one)
 	}
 	s.measured(sum)
@@ -1507,8 +1494,7 @@ func (p *past) fold(up *Upstream) {
 	if p.spent == nil {
 		p.spent, p.total.Errors = new([rows]stats.Snapshot), make(map[Reason]uint64)
 	}
-	one := up.stats.read(SinceReset, time.Since(up.core.started), p.spent)
-	up.current.Load().readState(&one)
+	one := up.current.Load().read(SinceReset, time.Since(up.core.started), p.spent)
 	p.total.add(&one)
 	p.ups = slices.DeleteFunc(p.ups, func(other *Upstream) bool { return other == up })
 }
@@ -1786,7 +1772,7 @@ func (s *service) health(endpoints []*replicaState, answers []*health.Result) he
 	for i, e := range endpoints {
 		st := e.Status(now)
 		r := health.Replica{Address: e.Value.address, Health: st.Health.String(), Fit: st.Fit, Answer: answers[i].Answer()}
-		if e.Value.rt == nil || e.Value.owned != nil {
+		if e.Value.pooled() {
 			c := e.Value.conns()
 			r.Pool = &health.Pool{Open: c.Open, Idle: c.Idle, InUse: c.InUse, Waiting: c.Waiting}
 		}

@@ -25,6 +25,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/embedgw/gateway/internal/balance"
+	"github.com/embedgw/gateway/internal/flood"
 	"github.com/embedgw/gateway/internal/forward"
 	"github.com/embedgw/gateway/internal/h1"
 	"github.com/embedgw/gateway/internal/health"
@@ -54,7 +55,7 @@ type Upstream struct {
 	transitions [balance.HalfOpen + 1]atomic.Int64
 	ejections   atomic.Int64
 	stats       serviceStats
-	slow        slowReports
+	slow        flood.Limit // of reports
 
 	mu        sync.Mutex
 	replicas  []replica                      // as configured
@@ -286,22 +287,12 @@ func (s *service) begin(before *service) {
 	}
 	if s.budget = before.budget; s.budget == nil {
 		s.budget = retry.NewBudget(p.retryRatio, p.retryPerSecond)
+	} else {
+		s.budget.Adjust(p.retryRatio, p.retryPerSecond)
 	}
-	s.budget.Adjust(p.retryRatio, p.retryPerSecond)
 	s.limits(before)
-	every := before.policy
-	if s.checks = before.checks; p.checkInterval != every.checkInterval {
-		s.checks = nil
-	}
-	if s.checks == nil && p.checkInterval > 0 {
-		s.checks = work.NewWatch("health checks", func(ctx context.Context) { up.check(ctx, p.checkInterval) })
-	}
-	if s.names = before.names; p.dnsRefresh != every.dnsRefresh {
-		s.names = nil
-	}
-	if s.names == nil && p.dnsRefresh > 0 {
-		s.names = work.NewWatch("name resolution", func(ctx context.Context) { up.resolve(ctx, p.dnsRefresh) })
-	}
+	s.checks = goOn(before.checks, before.policy.checkInterval, p.checkInterval, "health checks", func(ctx context.Context) { up.check(ctx, p.checkInterval) })
+	s.names = goOn(before.names, before.policy.dnsRefresh, p.dnsRefresh, "name resolution", func(ctx context.Context) { up.resolve(ctx, p.dnsRefresh) })
 	up.follow(s, before)
 }
 
@@ -409,15 +400,9 @@ func (u *Upstream) breakerChanged(hook BreakerHook) func(from, to balance.State)
 		u.core.changes.Add(u.name, "breaker "+to.String(), "was "+from.String())
 		u.core.log().LogAttrs(context.Background(), slog.LevelWarn, "gateway: breaker", slog.String("gateway.service", u.name),
 			slog.String("gateway.breaker.from", from.String()), slog.String("gateway.breaker.state", to.String()))
-		if hook == nil {
-			return
+		if hook != nil {
+			u.core.tell("WithBreakerHook", func() { hook(u.name, BreakerState(from.String()), BreakerState(to.String())) })
 		}
-		defer func() {
-			if v := recover(); v != nil {
-				u.core.panicked("WithBreakerHook", v, debug.Stack())
-			}
-		}()
-		hook(u.name, BreakerState(from.String()), BreakerState(to.String()))
 	}
 }
 

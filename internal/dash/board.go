@@ -1,7 +1,6 @@
 package dash
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	_ "embed" // of the page
@@ -11,6 +10,7 @@ import (
 	"net/http"
 	"path"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -104,7 +104,7 @@ func (b *Board) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Type", a.contentType)
 	h.Set("Cache-Control", "no-cache")
 	h.Set("Etag", a.etag)
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader([]byte(a.content)))
+	http.ServeContent(w, r, "", time.Time{}, strings.NewReader(a.content))
 }
 
 // toPage redirects to the same path with a slash behind it, which the page's own

@@ -60,11 +60,7 @@ func (t *tour) takeDrain(ctx context.Context) error {
 // open begins an event stream, a tunnel and an upload, each as far as to be
 // known to the service.
 func (t *tour) open(ctx context.Context) (u underWay, err error) {
-	req, err := t.request(ctx, http.MethodGet, "/api/orders/events", nil)
-	if err != nil {
-		return u, err
-	}
-	if u.stream, err = t.client.Do(req); err != nil {
+	if u.stream, err = t.do(ctx, http.MethodGet, "/api/orders/events", http.NoBody); err != nil {
 		return u, err
 	}
 	u.events = bufio.NewReader(u.stream.Body)

@@ -284,11 +284,7 @@ func (t *tour) takeDashboard(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	req, err := t.request(ctx, http.MethodGet, "/dashboard/events", nil)
-	if err != nil {
-		return err
-	}
-	resp, err := t.client.Do(req)
+	resp, err := t.do(ctx, http.MethodGet, "/dashboard/events", http.NoBody)
 	if err != nil {
 		return err
 	}

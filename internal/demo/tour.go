@@ -133,11 +133,7 @@ func (t *tour) send(ctx context.Context, method, target string, body io.Reader) 
 }
 
 func (t *tour) ask(ctx context.Context, method, target string, body io.Reader) (*reply, error) {
-	req, err := t.request(ctx, method, target, body)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := t.client.Do(req)
+	resp, err := t.do(ctx, method, target, body)
 	if err != nil {
 		return nil, err
 	}
@@ -148,6 +144,15 @@ func (t *tour) ask(ctx context.Context, method, target string, body io.Reader) (
 	}
 	t.book.enter(target, r)
 	return r, nil
+}
+
+// do sends a request. Who gets the response closes its body.
+func (t *tour) do(ctx context.Context, method, target string, body io.Reader) (*http.Response, error) {
+	req, err := t.request(ctx, method, target, body)
+	if err != nil {
+		return nil, err
+	}
+	return t.client.Do(req)
 }
 
 // request is one to the app, or, with a whole URL, to anybody.

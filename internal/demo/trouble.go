@@ -173,11 +173,7 @@ func (t *tour) takeHedging(ctx context.Context) error {
 func (t *tour) takeEvents(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	req, err := t.request(ctx, http.MethodGet, "/api/orders/events", nil)
-	if err != nil {
-		return err
-	}
-	resp, err := t.client.Do(req)
+	resp, err := t.do(ctx, http.MethodGet, "/api/orders/events", http.NoBody)
 	if err != nil {
 		return err
 	}
