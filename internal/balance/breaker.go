@@ -128,6 +128,28 @@ func (c *BreakerConfig) normalize() {
 	c.Lease = min(c.Lease, longest)
 }
 
+// free reports whether a request may have the probe.
+func (q *probe) free(at instant) bool { return !q.passed && (!q.lent || at >= q.expires) }
+
+// Admits reports what Allow would, and takes nothing.
+func (b *Breaker) Admits(now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p, at := b.period.Load(), b.instant(now)
+	switch p.state {
+	case Open:
+		return at >= p.until
+	case HalfOpen:
+		for i := range p.probes {
+			if p.probes[i].free(at) {
+				return true
+			}
+		}
+		return false
+	}
+	return true
+}
+
 // Allow reports whether a request may be made. If so, the caller tells the lease what became of it.
 func (b *Breaker) Allow(now time.Time) (Lease, bool) {
 	p := b.period.Load()
@@ -156,7 +178,7 @@ func (b *Breaker) lend(at instant) (Lease, bool) {
 	}
 	for i := range p.probes {
 		q := &p.probes[i]
-		if q.passed || q.lent && at < q.expires {
+		if !q.free(at) {
 			continue
 		}
 		q.ticket++

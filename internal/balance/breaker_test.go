@@ -414,6 +414,43 @@ func TestBreakerAllocatesNothing(t *testing.T) {
 	}))
 }
 
+// TestAdmitsSaysWhatAllowDoes asks before each step of many random ones, and asks often.
+func TestAdmitsSaysWhatAllowDoes(t *testing.T) {
+	t.Parallel()
+	rnd := rand.New(rand.NewPCG(1, 2))
+	now := time.Now()
+	b := NewBreaker(breakerConfig)
+	var held []Lease
+	said := map[State]map[bool]int{Closed: {}, Open: {}, HalfOpen: {}}
+	for range 20_000 {
+		now = now.Add(time.Duration(rnd.Int64N(int64(600 * time.Millisecond))))
+		before := b.Status(now)
+		want := b.Admits(now)
+		for range 5 {
+			require.Equal(t, want, b.Admits(now))
+		}
+		require.Equal(t, before, b.Status(now), "asking changes nothing")
+		l, ok := b.Allow(now)
+		require.Equal(t, want, ok, "%v", before)
+		said[before.State][ok]++
+		if ok {
+			held = append(held, l)
+		}
+		if len(held) > 0 && rnd.IntN(4) > 0 {
+			o := Success
+			if rnd.IntN(2) == 0 {
+				o = Failure
+			}
+			held[0].Done(o, now)
+			held = held[1:]
+		}
+	}
+	require.NotZero(t, said[Closed][true])
+	require.NotZero(t, said[Open][false])
+	require.NotZero(t, said[HalfOpen][true])
+	require.NotZero(t, said[HalfOpen][false])
+}
+
 func BenchmarkBreaker(b *testing.B) {
 	for _, o := range []struct {
 		name string

@@ -18,14 +18,81 @@ func (s *Set[T]) Pick(hash uint64, tried []*Endpoint[T], now time.Time) *Endpoin
 	case 1:
 		return v.all[0]
 	}
-	f := filter[T]{at: s.instant(now), tried: tried}
-	f.any = s.suspect.Load() == 0 || s.panics(v, f.at)
+	f := s.filter(v, tried, now)
 	e := s.pick(v, hash, f)
 	if e == nil && len(tried) > 0 {
 		f.tried = nil
 		e = s.pick(v, hash, f)
 	}
 	return e
+}
+
+func (s *Set[T]) filter(v *view[T], tried []*Endpoint[T], now time.Time) filter[T] {
+	f := filter[T]{at: s.instant(now), tried: tried}
+	f.any = s.suspect.Load() == 0 || s.panics(v, f.at)
+	return f
+}
+
+// An Outlook is what Pick would make of the endpoints for a first attempt.
+type Outlook[T any] struct {
+	Endpoints []Prospect[T]
+	// All is why those are candidates that are not fit; empty: there are none of those.
+	All string
+	// Chosen is who would be picked, where that is certain; nil: it is not.
+	Chosen *Endpoint[T]
+}
+
+// A Prospect is what Pick would make of one endpoint.
+type Prospect[T any] struct {
+	*Endpoint[T]
+	Out string // why it is not a candidate; empty: it is one
+	Due bool   // it is ejected, and its time is over: it would be picked for its trial
+}
+
+// Outlook returns what Pick would make of the endpoints, and changes nothing. With hashed, hash is what rendezvous goes
+// by.
+func (s *Set[T]) Outlook(hash uint64, hashed bool, now time.Time) (o Outlook[T]) {
+	v := s.view.Load()
+	f := s.filter(v, nil, now)
+	candidates := 0
+	for _, e := range v.all {
+		p := Prospect[T]{Endpoint: e, Out: f.reason(e)}
+		if p.Out == "" {
+			candidates++
+			p.Due = !f.any && e.until.Load() != 0
+		}
+		o.Endpoints = append(o.Endpoints, p)
+	}
+	switch {
+	case f.any && s.suspect.Load() > 0:
+		o.All = "too few are fit"
+	case candidates == 0:
+		o.All, f.any = "none is fit", true
+	}
+	if len(v.all) == 1 {
+		o.All = ""
+		if o.Endpoints[0].Out != "" || o.Endpoints[0].suspect() {
+			o.All = "it is the only one"
+		}
+	}
+	if o.All != "" {
+		for i := range o.Endpoints {
+			o.Endpoints[i].Out = ""
+		}
+	}
+	switch {
+	case len(v.all) == 1:
+		o.Chosen = v.all[0]
+	case candidates == 1 && !f.any:
+		for i := range o.Endpoints {
+			if o.Endpoints[i].Out == "" {
+				o.Chosen = o.Endpoints[i].Endpoint
+			}
+		}
+	case s.config.Load().Policy == Rendezvous && hashed:
+		o.Chosen = v.highest(hash, &f)
+	}
+	return o
 }
 
 // panics reports whether too few endpoints are fit to be left alone with the load.
@@ -46,6 +113,19 @@ type filter[T any] struct {
 
 func (f *filter[T]) admits(e *Endpoint[T]) bool {
 	return (f.any || e.available(f.at)) && !slices.Contains(f.tried, e)
+}
+
+// reason says why e is not admitted to a first attempt; empty: it is.
+func (f *filter[T]) reason(e *Endpoint[T]) string {
+	switch {
+	case f.admits(e):
+		return ""
+	case e.down.Load():
+		return "unhealthy"
+	case !e.fit(f.at):
+		return "ejected"
+	}
+	return "on trial" // another attempt is
 }
 
 // pick returns an endpoint that has not been tried, one that is available if possible.

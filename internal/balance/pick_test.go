@@ -79,6 +79,32 @@ func TestPickPrefersUntriedThenFit(t *testing.T) {
 	}
 }
 
+// TestOutlookSaysWhoPickTakes compares them by hashes, with some out for each reason.
+func TestOutlookSaysWhoPickTakes(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	s := newTestSet(Config{Policy: Rendezvous}, now, keysUpTo(8)...)
+	all := s.All()
+	all[0].Checked(false, now)
+	all[1].until.Store(int64(s.instant(now.Add(time.Hour))))
+	s.settle()
+	reasons := map[string]string{all[0].Key: "unhealthy", all[1].Key: "ejected"}
+	chosen := map[string]bool{}
+	for i := range uint64(200) {
+		hash := mix(i)
+		o := s.Outlook(hash, true, now)
+		require.Equal(t, o, s.Outlook(hash, true, now))
+		require.NotNil(t, o.Chosen)
+		require.Same(t, s.Pick(hash, nil, now), o.Chosen)
+		chosen[o.Chosen.Key] = true
+		for _, p := range o.Endpoints {
+			require.Equal(t, reasons[p.Key], p.Out)
+		}
+	}
+	require.Len(t, chosen, 6)
+	require.Nil(t, s.Outlook(0, false, now).Chosen, "nobody knows")
+}
+
 func TestPickFromNothing(t *testing.T) {
 	t.Parallel()
 	for _, p := range policies {
@@ -115,11 +141,19 @@ func TestPanicUsesAll(t *testing.T) {
 					e.Checked(false, now)
 				}
 				require.Equal(t, tt.endpoints-tt.unfit, s.Fit(now))
+				o := s.Outlook(1, false, now)
 				used := map[string]bool{}
 				for i := range uint64(100) {
 					used[s.Pick(mix(i), nil, now).Key] = true
 				}
 				require.Len(t, used, tt.used)
+				for _, p := range o.Endpoints {
+					require.Equal(t, used[p.Key], p.Out == "", "%s: %q", p.Key, p.Out)
+				}
+				require.Equal(t, tt.used > tt.endpoints-tt.unfit, o.All != "", "%q", o.All)
+				if o.Chosen != nil {
+					require.True(t, len(used) == 1 && used[o.Chosen.Key])
+				}
 			})
 		}
 	}

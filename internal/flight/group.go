@@ -73,24 +73,42 @@ func (g *Group[T]) Join(key []byte, now time.Time) (Call[T], Role) {
 	hash, sh := g.shard(key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	c := sh.calls[hash]
+	c, role := sh.next(hash, key, g.at(now))
 	switch {
-	case c == nil:
-	case !bytes.Equal(c.key, key):
+	case role == Alone:
 		return Call[T]{}, Alone
-	case c.vacant:
-		c.occupy()
-		return Call[T]{c, c.term}, Lead
-	default:
+	case role == Follow:
 		c.follow()
 		return Call[T]{c: c}, Follow
+	case c != nil:
+		c.occupy()
+	default:
+		c = g.newCall(hash, key)
+		sh.calls[hash] = c
 	}
-	if sh.refused.has(hash, g.at(now)) || len(sh.calls) >= shardCalls {
-		return Call[T]{}, Alone
-	}
-	c = g.newCall(hash, key)
-	sh.calls[hash] = c
 	return Call[T]{c, c.term}, Lead
+}
+
+// Peek returns what Join would want of the caller, who does not join.
+func (g *Group[T]) Peek(key []byte, now time.Time) Role {
+	hash, sh := g.shard(key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	_, role := sh.next(hash, key, g.at(now))
+	return role
+}
+
+// next returns the part of the next to join, and the call, if there is one; sh.mu
+// is held.
+func (sh *shard[T]) next(hash uint64, key []byte, at time.Duration) (*call[T], Role) {
+	c := sh.calls[hash]
+	switch {
+	case c == nil && (sh.refused.has(hash, at) || len(sh.calls) >= shardCalls), c != nil && !bytes.Equal(c.key, key):
+		return nil, Alone
+	case c == nil, c.vacant:
+		return c, Lead
+	}
+	return c, Follow
 }
 
 // Take makes a new call of key for one who will lead it later, by Lead, unless

@@ -475,6 +475,32 @@ func TestVerdictOnDetachedCall(t *testing.T) {
 // Whatever happens in whatever order, one leads a call at a time, everyone gets
 // an outcome, what is shared is of the key that was asked for, and nothing
 // remains.
+func TestPeekSaysWhatJoinDoes(t *testing.T) {
+	t.Parallel()
+	g := NewGroup[string]()
+	peek := func(want Role) {
+		t.Helper()
+		before := g.Stats()
+		for range 3 {
+			require.Equal(t, want, g.Peek(theKey, time.Now()))
+		}
+		require.Equal(t, before, g.Stats())
+	}
+	peek(Lead)
+	c := lead(t, g)
+	peek(Follow)
+	f := follow(t, g)
+	c.Abandon()
+	peek(Lead) // the call is vacant
+	c = lead(t, g)
+	c.Refuse(time.Now(), time.Minute)
+	_, o := f.Wait(nil, 0)
+	require.Equal(t, Refused, o)
+	peek(Alone)
+	_, role := g.Join(theKey, time.Now())
+	require.Equal(t, Alone, role)
+}
+
 func TestOneLeads(t *testing.T) {
 	t.Parallel()
 	const (

@@ -36,17 +36,43 @@ func termsOf(x *Exchange, cc *ResponseControl, c *Config) Terms {
 		NoStale:              cc.NoCache || cc.MustRevalidate || cc.ProxyRevalidate || cc.SMaxAge != Absent, // RFC 9111 §5.2.2.2, §5.2.2.8, §5.2.2.10
 		Immutable:            cc.Immutable,
 	}
-	switch {
-	case cc.SMaxAge != Absent: // RFC 9111 §5.2.2.10: overrides max-age and Expires in a shared cache
+	switch sourceOf(x, cc) {
+	case SourceSMaxAge:
 		t.Lifetime = cc.SMaxAge
-	case cc.MaxAge != Absent: // RFC 9111 §5.3: Expires is ignored beside it
+	case SourceMaxAge:
 		t.Lifetime = cc.MaxAge
-	case x.expires():
+	case SourceExpires:
 		t.Lifetime = untilExpires(x, date)
 	default:
 		t.Lifetime, t.Heuristic = guess(x, cc, c, date), true
 	}
 	return t
+}
+
+// Source is what a lifetime is from.
+type Source string
+
+// The sources of a lifetime, the first of which counts.
+const (
+	SourceSMaxAge Source = "s-maxage" // RFC 9111 §5.2.2.10: overrides max-age and Expires in a shared cache
+	SourceMaxAge  Source = "max-age"  // RFC 9111 §5.3: Expires is ignored beside it
+	SourceExpires Source = "Expires"
+	SourceGuess   Source = "a guess" // the operator's, or from Last-Modified
+)
+
+// SourceOf returns what the lifetime in TermsOf is from.
+func SourceOf(x *Exchange, c Config) Source { return sourceOf(x, x.directives(c.Targeted)) }
+
+func sourceOf(x *Exchange, cc *ResponseControl) Source {
+	switch {
+	case cc.SMaxAge != Absent:
+		return SourceSMaxAge
+	case cc.MaxAge != Absent:
+		return SourceMaxAge
+	case x.expires():
+		return SourceExpires
+	}
+	return SourceGuess
 }
 
 // otherwise returns what the response says or, where it says nothing, what the operator does. An operator's 0 says nothing.

@@ -54,29 +54,62 @@ func (t Terms) Fresh(age time.Duration) bool { return !t.NoCache && t.Lifetime >
 // Use decides on a request (RFC 9111 §4, §5.2.1). A cache that does not grant what its clients ask for changes c before: without MaxStale none is
 // served stale on a client's word, and ParseRequest(nil) is a client that asks for nothing.
 func (t Terms) Use(c RequestControl, age time.Duration) Use {
-	switch {
-	case t.NoCache, c.NoCache: // RFC 9111 §5.2.2.4, §5.2.1.4, which RFC 8246 §2 leaves in force
-		return MustValidate
-	case t.Fresh(age):
-		return t.useFresh(c, age)
-	case t.NoStale || !c.takesStale(age, age-t.Lifetime):
-		return MustValidate
-	case inWindow(age-t.Lifetime, t.StaleWhileRevalidate):
-		return WhileRevalidate
-	case c.MaxStale != Absent:
-		return Stale
-	}
-	return MustValidate
+	use, _ := t.Judge(c, age)
+	return use
 }
 
-func (t Terms) useFresh(c RequestControl, age time.Duration) Use {
+// Doubt is why a stored response must be validated. The zero value is none.
+type Doubt uint8
+
+// The doubts.
+const (
+	DoubtNoCache  Doubt = iota + 1 // the response asks for it at each use
+	DoubtAsked                     // the request does
+	DoubtAge                       // the request takes nothing so old
+	DoubtMinFresh                  // the request takes nothing that is stale so soon
+	DoubtStale                     // it is stale
+	DoubtNoStale                   // it is stale, and the response forbids to use it then
+	DoubtTooStale                  // it is staler than the request takes
+)
+
+// String says it of a stored response; empty: there is none.
+func (d Doubt) String() string {
+	return [...]string{
+		DoubtNoCache: "the response says no-cache", DoubtAsked: "the request says no-cache", DoubtAge: "the request takes nothing so old",
+		DoubtMinFresh: "the request takes nothing that is stale so soon", DoubtStale: "it is stale",
+		DoubtNoStale: "it is stale, and the response forbids that", DoubtTooStale: "it is staler than the request takes",
+	}[d]
+}
+
+// Judge is Use, and says why a response must be validated, if it must.
+func (t Terms) Judge(c RequestControl, age time.Duration) (Use, Doubt) {
+	switch {
+	case t.NoCache: // RFC 9111 §5.2.2.4, §5.2.1.4, which RFC 8246 §2 leaves in force
+		return MustValidate, DoubtNoCache
+	case c.NoCache:
+		return MustValidate, DoubtAsked
+	case t.Fresh(age):
+		return t.useFresh(c, age)
+	case t.NoStale:
+		return MustValidate, DoubtNoStale
+	case !c.takesStale(age, age-t.Lifetime):
+		return MustValidate, DoubtTooStale
+	case inWindow(age-t.Lifetime, t.StaleWhileRevalidate):
+		return WhileRevalidate, 0
+	case c.MaxStale != Absent:
+		return Stale, 0
+	}
+	return MustValidate, DoubtStale
+}
+
+func (t Terms) useFresh(c RequestControl, age time.Duration) (Use, Doubt) {
 	switch {
 	case !t.Immutable && c.MaxAge != Absent && (age > c.MaxAge || c.MaxAge == 0): // RFC 9111 §5.2.1.1; 0 is a reload, however young the response
-		return MustValidate
+		return MustValidate, DoubtAge
 	case c.MinFresh != Absent && t.Lifetime-age < c.MinFresh: // RFC 9111 §5.2.1.3
-		return MustValidate
+		return MustValidate, DoubtMinFresh
 	}
-	return Fresh
+	return Fresh, 0
 }
 
 // takesStale reports whether the client has nothing against a response of that age and staleness.
@@ -103,7 +136,8 @@ func (t Terms) AfterError(c RequestControl, age, maxStale time.Duration) bool {
 	case t.NoCache, c.NoCache:
 		return false
 	case t.Fresh(age):
-		return stated || t.useFresh(c, age) == Fresh
+		use, _ := t.useFresh(c, age)
+		return stated || use == Fresh
 	case t.NoStale, !stated && !c.takesStale(age, age-t.Lifetime):
 		return false
 	case window == Absent:

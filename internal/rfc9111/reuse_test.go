@@ -67,6 +67,30 @@ func terms(effects ...func(*Terms)) Terms {
 	return t
 }
 
+func TestJudgeSaysWhy(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		control string
+		terms   Terms
+		age     time.Duration
+		want    Doubt
+	}{
+		{"", minute, 59 * second, 0},
+		{"", minute, 60 * second, DoubtStale},
+		{"", terms(noCache), 0, DoubtNoCache},
+		{"no-cache", minute, 0, DoubtAsked},
+		{"no-cache", terms(noCache), 0, DoubtNoCache},
+		{"max-age=10", minute, 11 * second, DoubtAge},
+		{"min-fresh=20", minute, 41 * second, DoubtMinFresh},
+		{"max-stale", terms(noStale), 61 * second, DoubtNoStale},
+		{"max-stale=10", terms(swr), 71 * second, DoubtTooStale},
+		{"", terms(swr), 91 * second, DoubtStale},
+	} {
+		_, doubt := row.terms.Judge(ParseRequest(control(row.control)), row.age)
+		assert.Equal(t, row.want, doubt, "%q at %s", row.control, row.age)
+	}
+}
+
 func TestUse(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
@@ -125,7 +149,10 @@ func TestUse(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			assert.Equal(t, row.want, row.terms.Use(ParseRequest(control(row.control)), row.age))
+			use, doubt := row.terms.Judge(ParseRequest(control(row.control)), row.age)
+			assert.Equal(t, row.want, use)
+			assert.Equal(t, use == MustValidate, doubt != 0, doubt.String())
+			assert.Equal(t, doubt != 0, doubt.String() != "")
 		})
 	}
 }

@@ -143,6 +143,18 @@ func (s *Store[V]) get(sh *shard[V], hash uint64, key []byte) (v V, ok bool) {
 	return n.value, true
 }
 
+// Peek is Get, but for the recency, which it leaves as it is.
+func (s *Store[V]) Peek(key []byte) (v V, ok bool) {
+	hash, sh := s.shard(key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	id, ok := sh.find(hash, key)
+	if !ok {
+		return v, false
+	}
+	return sh.at(id).node.value, true
+}
+
 // Since is the instant at which somebody began to fetch the value of a key.
 type Since struct{ epoch, purge uint64 }
 

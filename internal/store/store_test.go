@@ -430,3 +430,33 @@ func TestConcurrent(t *testing.T) {
 		require.Zero(t, s.Stats().Entries)
 	}
 }
+
+// TestPeekLeavesTheOrder asks Peek for the oldest entry again and again, which is evicted first all the same.
+func TestPeekLeavesTheOrder(t *testing.T) {
+	t.Parallel()
+	for _, look := range []struct {
+		name string
+		f    func(s *Store[int]) (int, bool)
+		kept bool
+	}{
+		{"peek", func(s *Store[int]) (int, bool) { return s.Peek([]byte("a")) }, false},
+		{"get", func(s *Store[int]) (int, bool) { return s.Get([]byte("a")) }, true},
+	} {
+		t.Run(look.name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore[int](1<<20, 1)
+			n := 0
+			for ; s.Stats().Evictions == 0; n++ {
+				require.True(t, put(s, string(rune('a'+n)), n, 100<<10))
+				if v, ok := look.f(s); ok {
+					require.Zero(t, v)
+				}
+			}
+			require.Greater(t, n, 2)
+			_, kept := s.Peek([]byte("a"))
+			require.Equal(t, look.kept, kept)
+			_, ok := s.Peek([]byte("none"))
+			require.False(t, ok)
+		})
+	}
+}

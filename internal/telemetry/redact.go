@@ -7,6 +7,9 @@ const redacted = "REDACTED"
 // cut bounds what is read of a path or of a query.
 func cut(s string) string { return s[:min(len(s), maxURL)] }
 
+// RedactQuery returns a query as it is shown: without credentials, and shortened.
+func RedactQuery(query string) string { return text(redactQuery(cut(query)), maxURL) }
+
 // redactQuery replaces the values of parameters that carry credentials. Keys
 // are compared as an upstream would read them, percent-decoded; both & and ;
 // may begin one, and only & ends a value, so a doubt hides too much.

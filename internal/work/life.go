@@ -67,6 +67,9 @@ func (l *Life) Enter() bool { return l.gate.Enter() }
 // Leave undoes one Enter that returned true.
 func (l *Life) Leave() { l.gate.Leave() }
 
+// Closed reports whether Enter refuses.
+func (l *Life) Closed() bool { return l.gate.Closed() }
+
 // Inside returns how many requests are inside.
 func (l *Life) Inside() int64 { return l.gate.Inside() }
 

@@ -129,6 +129,13 @@ func (l *Limit) Release() {
 	l.admit()
 }
 
+// Room returns how many places are free, and how many more may wait for one.
+func (l *Limit) Room() (free, queue int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return max(l.n-l.used, 0), max(l.queue-l.waiting.Len(), 0)
+}
+
 // Stats returns how many have a place and how many wait for one.
 func (l *Limit) Stats() (inUse, waiting int) {
 	l.mu.Lock()

@@ -350,3 +350,23 @@ func TestResizeUnderStress(t *testing.T) {
 	wg.Wait()
 	l.expect(t, 0, 0)
 }
+
+func TestRoom(t *testing.T) {
+	t.Parallel()
+	l := NewLimit(2, 3, time.Hour)
+	room := func(free, queue int) {
+		t.Helper()
+		f, q := l.Room()
+		assert.Equal(t, [2]int{free, queue}, [2]int{f, q}, "free and queue")
+	}
+	room(2, 3)
+	require.True(t, l.TryAcquire())
+	room(1, 3)
+	require.True(t, l.TryAcquire())
+	room(0, 3)
+	l.Resize(1, -1, 0)
+	room(0, 0)
+	l.Release()
+	l.Release()
+	room(1, 0)
+}
