@@ -717,28 +717,38 @@ func (v *visit) look() bool {
 	if !ok {
 		return false
 	}
-	v.found, x.cache.forward = res, rfc9111.ForwardVaryMiss
-	e := res.find(x.r.Header)
-	if e == nil {
-		return false
-	}
-	v.stored, v.age = e, e.age(x.start)
-	if e.part != nil && !v.coveredBy(e) {
-		x.cache.forward = rfc9111.ForwardPartial
-		return false
-	}
-	switch e.terms.Use(v.control, v.age) {
+	switch v.weigh(res) {
 	case rfc9111.Fresh, rfc9111.Stale:
 		return true
 	case rfc9111.WhileRevalidate:
 		v.refresh()
 		return true
 	}
-	x.cache.forward = rfc9111.ForwardStale
-	if e.terms.Fresh(v.age) {
-		x.cache.forward = rfc9111.ForwardRequest
-	}
 	return false
+}
+
+// weigh says what may be done with what is stored, and changes nothing but the
+// visit and why its request is forwarded, if it is.
+func (v *visit) weigh(res *resource) rfc9111.Use {
+	x := v.x
+	v.found, x.cache.forward = res, rfc9111.ForwardVaryMiss
+	e := res.find(x.r.Header)
+	if e == nil {
+		return rfc9111.MustValidate
+	}
+	v.stored, v.age = e, e.age(x.start)
+	if e.part != nil && !v.coveredBy(e) {
+		x.cache.forward = rfc9111.ForwardPartial
+		return rfc9111.MustValidate
+	}
+	use := e.terms.Use(v.control, v.age)
+	if use == rfc9111.MustValidate {
+		x.cache.forward = rfc9111.ForwardStale
+		if e.terms.Fresh(v.age) {
+			x.cache.forward = rfc9111.ForwardRequest
+		}
+	}
+	return use
 }
 
 // hit answers from what is stored.
