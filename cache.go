@@ -651,35 +651,64 @@ const hitForMiss = 10 * time.Second
 
 // throughCache serves the request from c, or through it.
 func (x *exchange) throughCache(c *Cache) *Error {
-	if c.closed.Load() {
-		return x.pass()
-	}
 	x.becomes(stageRoute, stageCache)
 	v := &x.visit
-	v.x, v.by, v.control = x, c, x.cacheControl()
-	why := rfc9111.Lookup(x.r.Method, x.special, v.control, x.hasBody())
-	x.cache = cacheOutcome{by: c, missed: missed{forward: fwdOf(why), detail: string(why)}}
-	if why != "" {
+	if !v.begin(x, c) {
 		return v.passBy()
 	}
-	v.key = x.cacheKey(x.keyBuf[:0])
 	x.keyBuf = v.key
 	if v.look() {
 		return v.hit()
 	}
-	switch {
-	case v.control.OnlyIfCached:
+	switch v.unmet() {
+	case needNothing:
 		v.miss()
-		return fault(ReasonNotCached, nil) // RFC 9111 §5.2.1.7
-	case x.r.Method == http.MethodHead:
+		return fault(ReasonNotCached, nil)
+	case needHead:
 		v.miss()
 		x.cache.detail = "method"
 		return v.passHead()
-	case x.special["Range"] != nil && x.svc.handler == nil: // a handler is asked for all of it
+	case needPart:
 		v.miss()
 		return v.fetchPart()
 	}
 	return v.fetch()
+}
+
+// begin begins the visit of a request, and says whether the cache may have an
+// answer to it.
+func (v *visit) begin(x *exchange, c *Cache) bool {
+	v.x, v.by, v.control = x, c, x.cacheControl()
+	why := rfc9111.Lookup(x.r.Method, x.special, v.control, x.hasBody())
+	x.cache = cacheOutcome{by: c, missed: missed{forward: fwdOf(why), detail: string(why)}}
+	if why != "" {
+		return false
+	}
+	v.key = x.cacheKey(x.keyBuf[:0])
+	return true
+}
+
+// need is what a request needs that what is stored does not answer.
+type need uint8
+
+const (
+	needAnswer  need = iota
+	needNothing      // but what is stored (RFC 9111 §5.2.1.7)
+	needHead         // the answer to HEAD
+	needPart         // a part, where nothing is stored or parts are
+)
+
+func (v *visit) unmet() need {
+	switch x := v.x; {
+	case v.control.OnlyIfCached:
+		return needNothing
+	case x.r.Method == http.MethodHead:
+		return needHead
+	case x.special["Range"] == nil, x.svc.handler != nil: // which is asked for all of it
+	case v.stored == nil, v.stored.part != nil: // or all of it is validated, or got anew
+		return needPart
+	}
+	return needAnswer
 }
 
 // miss counts, once, a request that what is stored does not answer.
@@ -766,8 +795,8 @@ func (v *visit) hit() *Error {
 // fetch gets the answer from upstream: with others that ask for the same, if it
 // may be shared.
 func (v *visit) fetch() *Error {
-	wait := v.x.svc.policy.caching.collapse
-	if wait == 0 || v.x.svc.rules.Hops(v.x.special) > 0 { // it may be the one that it would wait for
+	wait, ok := v.waits()
+	if !ok {
 		return v.lead(flight.Call[*answer]{})
 	}
 	key := v.key
@@ -801,6 +830,13 @@ func (v *visit) fetch() *Error {
 		break
 	}
 	return v.lead(flight.Call[*answer]{})
+}
+
+// waits returns for how long the request may wait for the answer to another,
+// should there be one like it; false: it may not.
+func (v *visit) waits() (time.Duration, bool) {
+	wait := v.x.svc.policy.caching.collapse
+	return wait, wait > 0 && v.x.svc.rules.Hops(v.x.special) == 0 // or it may be the one that it would wait for
 }
 
 // suits reports whether another's answer is one to this request, and not from
@@ -860,13 +896,7 @@ func (v *visit) ask() *Error {
 		f.watched = &f.awaited
 	}
 	f.plain = shared || v.stored != nil
-	if e := v.stored; e != nil && e.part != nil {
-		if missing := e.part.coverage.Missing(nil, rfc9111.Span{End: e.part.Size}); len(missing) == 1 {
-			f.missing, f.validate = missing[0], []rfc9111.Validators{e.validators}
-		}
-	} else {
-		f.validate = v.conditions()
-	}
+	f.missing, f.validate = v.demand()
 	err := f.run()
 	if f.answer != nil {
 		v.ref = f.answer.span.Ref()
@@ -875,6 +905,19 @@ func (v *visit) ask() *Error {
 		return v.unanswered(err)
 	}
 	return v.answered(f)
+}
+
+// demand returns what is missing of what is stored, if a part is, and what is to
+// be validated.
+func (v *visit) demand() (missing rfc9111.Span, validate []rfc9111.Validators) {
+	e := v.stored
+	if e == nil || e.part == nil {
+		return missing, v.conditions()
+	}
+	if gaps := e.part.coverage.Missing(nil, rfc9111.Span{End: e.part.Size}); len(gaps) == 1 {
+		return gaps[0], []rfc9111.Validators{e.validators}
+	}
+	return missing, nil
 }
 
 // distrust has what is stored under the key removed if it turns out that more
@@ -1026,17 +1069,26 @@ func (v *visit) standsIn(unreachable bool) bool {
 	return e.terms.AfterError(v.control, v.age, v.x.svc.policy.caching.maxStale)
 }
 
+// standsInFor is standsIn for a failure.
+func (v *visit) standsInFor(err *Error) bool {
+	return !v.x.alone(err) && v.standsIn(err.Reason != ReasonShared)
+}
+
+// alone reports whether a failure says nothing about the service.
+func (x *exchange) alone(err *Error) bool {
+	return err.Reason == ReasonPanic || err.Reason == ReasonShuttingDown || errors.Is(x.r.Context().Err(), context.Canceled)
+}
+
 // unanswered goes on without an answer, for all who wait: with what is stored,
 // where that may stand in (RFC 9111 §4.2.4, RFC 5861 §4).
 func (v *visit) unanswered(err *Error) *Error {
-	switch {
-	case err.Reason == ReasonPanic, err.Reason == ReasonShuttingDown, errors.Is(v.x.r.Context().Err(), context.Canceled):
-		return err // this request's alone: another leads
+	if v.x.alone(err) {
+		return err // another leads
 	}
 	if err.Reason != ReasonTimeout || !v.x.overdue() {
 		v.call.Fail(&answer{err: err, ref: v.ref})
 	}
-	if v.behind || !v.standsIn(err.Reason != ReasonShared) {
+	if v.behind || !v.standsInFor(err) {
 		return err
 	}
 	v.by.stale.Add(1)
@@ -1603,11 +1655,8 @@ func (x *exchange) answerNotModified(e *entry, age time.Duration) {
 // for (RFC 9110 §14.2), unless all of it is the answer.
 func (x *exchange) answerRange(e *entry, age time.Duration) (done bool, _ *Error) {
 	var buf [maxRanges]rfc9111.Span
-	size := e.length
-	if e.part != nil {
-		size = e.part.Size
-	}
-	spans, outcome := rfc9111.Ranges(buf[:0], x.r.Method, x.special, e.status, &e.validators, size, x.start)
+	parts, outcome := x.parts(buf[:0], e)
+	spans, size := parts.Spans, parts.Size
 	conditional := x.special["If-Range"] != nil
 	keep := func(name string) bool { return rfc9111.InPartial(name, conditional) }
 	h := x.w.Header()
@@ -1626,10 +1675,6 @@ func (x *exchange) answerRange(e *entry, age time.Duration) (done bool, _ *Error
 		w := x.body(spans[0].Len(), false)
 		return true, w.finish(e.read(spans[0], w.emit))
 	}
-	parts := rfc9111.Multipart{Spans: spans, Size: size, ContentType: e.head.Get("Content-Type"), Boundary: rand.Text()}
-	if e.part == nil && !parts.Worthwhile() {
-		return false, nil
-	}
 	h["Content-Type"] = []string{parts.Type()}
 	h["Content-Length"] = []string{strconv.FormatInt(parts.Length(), 10)}
 	x.writeStored(e, age, http.StatusPartialContent, func(name string) bool { return name != "Content-Type" && keep(name) })
@@ -1638,6 +1683,37 @@ func (x *exchange) answerRange(e *entry, age time.Duration) (done bool, _ *Error
 }
 
 const maxRanges = 16
+
+// parts returns the parts of a stored response that the request asks for.
+func (x *exchange) parts(buf []rfc9111.Span, e *entry) (rfc9111.Multipart, rfc9111.RangeOutcome) {
+	m := rfc9111.Multipart{Size: e.length}
+	if e.part != nil {
+		m.Size = e.part.Size
+	}
+	var outcome rfc9111.RangeOutcome
+	m.Spans, outcome = rfc9111.Ranges(buf, x.r.Method, x.special, e.status, &e.validators, m.Size, x.start)
+	if len(m.Spans) > 1 {
+		m.ContentType, m.Boundary = e.head.Get("Content-Type"), rand.Text()
+		if e.part == nil && !m.Worthwhile() {
+			outcome = rfc9111.RangeIgnored
+		}
+	}
+	return m, outcome
+}
+
+// statusOf returns the status that a stored response answers the request with.
+func (x *exchange) statusOf(e *entry) int {
+	if rfc9111.NotModified(x.r.Method, x.special, e.status, &e.validators, x.start) {
+		return http.StatusNotModified
+	}
+	switch _, outcome := x.parts(nil, e); outcome {
+	case rfc9111.RangeSatisfiable:
+		return http.StatusPartialContent
+	case rfc9111.RangeUnsatisfiable:
+		return http.StatusRequestedRangeNotSatisfiable
+	}
+	return e.status
+}
 
 // read calls emit with the bytes of a span of the representation, which are all
 // stored.
@@ -1659,15 +1735,12 @@ func (e *entry) read(s rfc9111.Span, emit func([]byte) error) error {
 // request asks for.
 func (v *visit) coveredBy(e *entry) bool {
 	var buf [maxRanges]rfc9111.Span
-	spans, outcome := rfc9111.Ranges(buf[:0], v.x.r.Method, v.x.special, e.status, &e.validators, e.part.Size, v.x.start)
-	return outcome == rfc9111.RangeSatisfiable && !slices.ContainsFunc(spans, func(s rfc9111.Span) bool { return !e.part.coverage.Covers(s) })
+	parts, outcome := v.x.parts(buf[:0], e)
+	return outcome == rfc9111.RangeSatisfiable && !slices.ContainsFunc(parts.Spans, func(s rfc9111.Span) bool { return !e.part.coverage.Covers(s) })
 }
 
 // fetchPart gets the parts that a request asks for, and keeps them.
 func (v *visit) fetchPart() *Error {
-	if v.stored != nil && v.stored.part == nil {
-		return v.fetch() // all of it is validated, or got anew
-	}
 	f := v.x.newFetch(false)
 	v.since = v.by.store.Begin(v.key)
 	if err := f.run(); err != nil {

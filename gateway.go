@@ -488,19 +488,40 @@ func (c *core) handle(snap *snapshot, life *work.Life, entered bool, w http.Resp
 		x.join()
 	}
 	defer x.end(entered)
-	err := x.judge()
-	switch {
-	case !entered:
-		err = fault(ReasonShuttingDown, nil)
-	case err != nil:
-	case svc.policy.cache != nil && x.upgrade == "":
-		err = x.throughCache(svc.policy.cache)
-	default:
-		err = x.pass()
+	err := x.refused(entered)
+	if err == nil {
+		err = x.goThrough()
 	}
 	if err != nil {
 		x.fail(err)
 	}
+}
+
+// refused says why the request is not served, if it is not.
+func (x *exchange) refused(entered bool) *Error {
+	if err := x.judge(); entered {
+		return err
+	}
+	return fault(ReasonShuttingDown, nil)
+}
+
+// goThrough serves a request that was judged.
+func (x *exchange) goThrough() *Error {
+	if x.snap.access {
+		x.sample()
+	}
+	if c := x.asks(); c != nil {
+		return x.throughCache(c)
+	}
+	return x.pass()
+}
+
+// asks returns the cache that the request is to go through; nil: none.
+func (x *exchange) asks() *Cache {
+	if c := x.svc.policy.cache; c != nil && x.upgrade == "" && !c.closed.Load() {
+		return c
+	}
+	return nil
 }
 
 // Bounds on a request that no option moves.
@@ -552,9 +573,6 @@ func (x *exchange) judge() *Error {
 		if id := forward.RequestID(r.Header, name); id != "" {
 			x.id = r.Header[name][:1:1]
 		}
-	}
-	if x.snap.access {
-		x.sample()
 	}
 	return nil
 }

@@ -1071,20 +1071,20 @@ func HashClient() Balancing {
 	return Balancing{policy: balance.Rendezvous, by: func(f *fetch) string { return strings.Join(f.out.header["X-Real-Ip"], "") }}
 }
 
-// hash returns what rendezvous goes by, alike in all processes; nil: nothing.
-func (b Balancing) hash() func(*fetch) uint64 {
-	if b.by == nil {
-		return nil
+// hash returns what rendezvous goes by, alike in all processes; false: the request
+// has nothing of it, and goes anywhere.
+func (f *fetch) hash() (hash uint64, known bool) {
+	by := f.svc.policy.balancing.by
+	if by == nil {
+		return 0, false
 	}
-	return func(f *fetch) uint64 {
-		text := b.by(f)
-		if text == "" {
-			return mathrand.Uint64()
-		}
-		h := fnv.New64a()
-		_, _ = h.Write([]byte(text))
-		return h.Sum64()
+	text := by(f)
+	if text == "" {
+		return mathrand.Uint64(), false
 	}
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(text))
+	return h.Sum64(), true
 }
 
 // WithBalancing sets how a request's replica is chosen. No request is sent to a

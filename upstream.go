@@ -137,10 +137,9 @@ type service struct {
 	handler http.Handler // in the place of an upstream; nil: there is one
 	share   store.Scope  // of its cache
 	waits   retry.Template
-	hash    func(*fetch) uint64 // of what rendezvous goes by; nil: by nothing
-	secrets []string            // which are injected
-	routed  *telemetry.Service  // spans of requests routed by the first segment
-	mounted *telemetry.Service  // spans of requests that came with their whole path
+	secrets []string           // which are injected
+	routed  *telemetry.Service // spans of requests routed by the first segment
+	mounted *telemetry.Service // spans of requests that came with their whole path
 
 	shape    string    // of the policy, as far as cached answers depend on it
 	replicas []replica // by the options
@@ -210,7 +209,6 @@ func (c *serviceConfig) build(core *core, next *snapshot, option string, d decla
 		locator:  forward.NewLocator(knownAs(target)),
 		methods:  make(map[string]struct{}, len(p.methods)),
 		waits:    retry.NewTemplate(p.backoffInitial, p.backoffMax),
-		hash:     p.balancing.hash(),
 		secrets:  credentials(nil, slices.Concat(slices.Collect(maps.Values(p.header))...)),
 		shape:    p.shape(),
 		replicas: replicas,
@@ -988,18 +986,7 @@ func (x *exchange) newFetch(detached bool) *fetch {
 	if detached {
 		f.watched = context.Background()
 	}
-	if p.timeout > 0 {
-		f.deadline = x.start.Add(p.timeout)
-	}
-	if due, ok := f.client.Deadline(); ok && (f.deadline.IsZero() || due.Before(f.deadline)) {
-		f.deadline = due // the app's own, which a detached fetch would not see
-	}
-	if p.maxDuration > 0 {
-		f.end = x.start.Add(p.maxDuration)
-		if f.deadline.IsZero() || f.end.Before(f.deadline) {
-			f.deadline = f.end
-		}
-	}
+	f.deadline, f.end = x.due()
 	extra := p.retries
 	if p.hedgeDelay > 0 {
 		extra++
@@ -1008,6 +995,25 @@ func (x *exchange) newFetch(detached bool) *fetch {
 	f.tried = f.triedBuf[:0]
 	f.spans = x.svc.spans(x.whole)
 	return f
+}
+
+// due returns when the request has to have its response's header, and when all of
+// it has to have ended; zero: whenever it does.
+func (x *exchange) due() (header, end time.Time) {
+	p := x.svc.policy
+	if p.timeout > 0 {
+		header = x.start.Add(p.timeout)
+	}
+	if due, ok := x.r.Context().Deadline(); ok && (header.IsZero() || due.Before(header)) {
+		header = due // the app's own, which a detached fetch would not see
+	}
+	if p.maxDuration > 0 {
+		end = x.start.Add(p.maxDuration)
+		if header.IsZero() || end.Before(header) {
+			header = end
+		}
+	}
+	return header, end
 }
 
 // run makes attempts until one is the answer, or none will be.
@@ -1038,47 +1044,123 @@ func (f *fetch) run() *Error {
 	return err
 }
 
-// admit asks all that may refuse a fetch before anything is sent.
+// A gate may refuse a fetch before anything is sent.
+type gate struct {
+	pass    func(*fetch) *Error
+	foresee func(*service, time.Time) *Error // what pass would say, which takes nothing and waits for nothing
+}
+
+// gates are all there are, in their order.
+var gates = [...]gate{
+	{(*fetch).allowed, (*service).allows},
+	{(*fetch).enter, (*service).hasRoom},
+	{(*fetch).borrow, (*service).lends},
+	{(*fetch).finds, (*service).isFit},
+}
+
+// admit asks all gates.
 func (f *fetch) admit() *Error {
-	svc := f.svc
-	if svc.rate != nil {
-		if err := svc.allow(time.Now()); err != nil {
+	for i := range gates {
+		if err := gates[i].pass(f); err != nil {
 			return err
 		}
 	}
-	if svc.limit != nil {
-		if err := f.enter(svc.limit); err != nil {
+	return nil
+}
+
+// foresee returns what admit would.
+func (s *service) foresee(now time.Time) *Error {
+	for i := range gates {
+		if err := gates[i].foresee(s, now); err != nil {
 			return err
 		}
 	}
-	if svc.breaker != nil {
-		var ok bool
-		if f.lease, ok = svc.breaker.Allow(f.x.start); !ok {
-			err := fault(ReasonBreakerOpen, nil)
-			err.retryAfter = max(svc.breaker.RetryAfter(f.x.start), time.Second)
-			return err
-		}
+	return nil
+}
+
+// refusal returns a fault that ends by itself.
+func refusal(reason Reason, cause error, retryAfter time.Duration) *Error {
+	err := fault(reason, cause)
+	err.retryAfter = retryAfter
+	return err
+}
+
+// allowed asks the rate limit.
+func (f *fetch) allowed() *Error {
+	if f.svc.rate == nil {
+		return nil
 	}
-	if svc.policy.panicShare == 0 && svc.set.Fit(f.x.start) == 0 {
+	now := time.Now()
+	r := f.svc.rate.ReserveN(now, 1)
+	if wait := r.DelayFrom(now); wait > 0 {
+		r.CancelAt(now)
+		return refusal(ReasonRateLimited, nil, wait)
+	}
+	return nil
+}
+
+func (s *service) allows(now time.Time) *Error {
+	if s.rate == nil {
+		return nil
+	}
+	missing := 1 - s.rate.TokensAt(now)
+	if wait := time.Duration(missing / float64(s.rate.Limit()) * float64(time.Second)); wait > 0 {
+		return refusal(ReasonRateLimited, nil, wait)
+	}
+	return nil
+}
+
+// borrow asks the circuit breaker.
+func (f *fetch) borrow() *Error {
+	if f.svc.breaker == nil {
+		return nil
+	}
+	var ok bool
+	if f.lease, ok = f.svc.breaker.Allow(f.x.start); !ok {
+		return f.svc.open(f.x.start)
+	}
+	return nil
+}
+
+func (s *service) lends(now time.Time) *Error {
+	if s.breaker == nil || s.breaker.Admits(now) {
+		return nil
+	}
+	return s.open(now)
+}
+
+// open is the breaker's refusal.
+func (s *service) open(now time.Time) *Error {
+	return refusal(ReasonBreakerOpen, nil, max(s.breaker.RetryAfter(now), time.Second))
+}
+
+// finds asks whether there is a replica to send to.
+func (f *fetch) finds() *Error { return f.svc.isFit(f.x.start) }
+
+func (s *service) isFit(now time.Time) *Error {
+	if s.policy.panicShare == 0 && s.set.Fit(now) == 0 {
 		return fault(ReasonNoReplica, nil)
 	}
 	return nil
 }
 
-// allow asks the rate limit.
-func (s *service) allow(now time.Time) *Error {
-	r := s.rate.ReserveN(now, 1)
-	if wait := r.DelayFrom(now); wait > 0 {
-		r.CancelAt(now)
-		err := fault(ReasonRateLimited, nil)
-		err.retryAfter = wait
-		return err
+// hasRoom is whether a place is free, or may be waited for.
+func (s *service) hasRoom(time.Time) *Error {
+	if s.limit == nil {
+		return nil
+	}
+	if free, queue := s.limit.Room(); free == 0 && queue == 0 {
+		return refusal(ReasonOverloaded, work.ErrFull, time.Second)
 	}
 	return nil
 }
 
 // enter takes a place among the fetches that the service may have at once.
-func (f *fetch) enter(limit *work.Limit) *Error {
+func (f *fetch) enter() *Error {
+	limit := f.svc.limit
+	if limit == nil {
+		return nil
+	}
 	if f.place = limit.TryAcquire(); f.place {
 		return nil
 	}
@@ -1099,9 +1181,7 @@ func (f *fetch) enter(limit *work.Limit) *Error {
 	if timedOut(cause) {
 		return fault(ReasonTimeout, cause)
 	}
-	err = fault(ReasonOverloaded, cause)
-	err.retryAfter = time.Second
-	return err
+	return refusal(ReasonOverloaded, cause, time.Second)
 }
 
 // waiting returns the context of a wait before the first attempt: it ends with
@@ -1140,8 +1220,7 @@ func (f *fetch) waiting() (ctx context.Context, done func() *Error, err *Error) 
 // attempts is the loop over attempts. Its error leaves none open.
 func (f *fetch) attempts() *Error {
 	f.purse.First()
-	p := f.svc.policy
-	f.hedged = p.hedgeDelay > 0 && f.body == nil && f.upgrade == "" && safe(f.out.method)
+	f.hedged = f.x.hedges()
 	var waits retry.Waits
 	for first := true; ; first = false {
 		a, err := f.try()
@@ -1166,18 +1245,22 @@ func (f *fetch) attempts() *Error {
 	}
 }
 
+// hedges reports whether two attempts may race.
+func (x *exchange) hedges() bool {
+	return x.svc.policy.hedgeDelay > 0 && !x.hasBody() && x.upgrade == "" && safe(x.r.Method)
+}
+
 // safe reports whether a method asks for nothing but an answer (RFC 9110
 // §9.2.1).
 func safe(method string) bool {
 	return method == http.MethodGet || method == http.MethodHead || method == http.MethodOptions
 }
 
-// prepare builds the outbound request, hooks included.
-func (f *fetch) prepare() *Error {
+// address begins the outbound request: where it goes, and its header.
+func (f *fetch) address() {
 	x, svc, r := f.x, f.svc, f.x.r
-	p := svc.policy
 	f.out = outbound{method: r.Method, path: forward.Join(svc.base, x.rest), query: x.query, force: r.URL.ForceQuery, host: svc.host}
-	if p.preserveHost {
+	if svc.policy.preserveHost {
 		f.out.host = r.Host
 	}
 	in := forward.Inbound{
@@ -1187,6 +1270,13 @@ func (f *fetch) prepare() *Error {
 		RequestID: x.requestID(),
 	}
 	f.out.header = svc.rules.Outbound(&in, &f.scratch)
+}
+
+// prepare builds the outbound request, hooks included.
+func (f *fetch) prepare() *Error {
+	x, svc, r := f.x, f.svc, f.x.r
+	p := svc.policy
+	f.address()
 	switch {
 	case f.missing.Len() > 0:
 		f.conditional = rfc9111.AskFor(f.out.header, []rfc9111.Span{f.missing}, &f.validate[0])
@@ -1352,10 +1442,7 @@ func (f *fetch) newAttempt() (*attempt, *Error) {
 	}
 	a.fetch, a.start, a.header, a.length = f, time.Now(), header, -1
 	a.wire = &a.own
-	var hash uint64
-	if f.svc.hash != nil {
-		hash = f.svc.hash(f)
-	}
+	hash, _ := f.hash()
 	a.at = f.svc.set.Pick(hash, f.tried, a.start)
 	f.tried = append(f.tried, a.at)
 	a.at.Begin()
@@ -1573,7 +1660,7 @@ func (f *fetch) again(a *attempt, err *Error, wait time.Duration) (time.Duration
 	if over || f.client.Err() != nil {
 		return 0, false
 	}
-	repeatable := retry.Repeatable(f.out.method) && f.upgrade == ""
+	repeatable := f.x.repeatable()
 	if err != nil {
 		switch err.Reason {
 		case ReasonConnect, ReasonUpstreamFailed, ReasonTruncated, ReasonTimeout, ReasonPoolExhausted:
@@ -1614,6 +1701,10 @@ func (f *fetch) again(a *attempt, err *Error, wait time.Duration) (time.Duration
 	f.svc.up.stats.causes[retryCause(a, err)].Add(1)
 	return wait, true
 }
+
+// repeatable reports whether the request may be sent again though its service may
+// have seen it.
+func (x *exchange) repeatable() bool { return retry.Repeatable(x.r.Method) && x.upgrade == "" }
 
 // retryCauses are all for which a request may be sent again.
 var retryCauses = [...]string{
