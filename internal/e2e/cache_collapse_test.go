@@ -20,10 +20,9 @@ import (
 // its own: over connections that stand, too.
 func TestLateRequestsHaveTheirTime(t *testing.T) {
 	slow := func(answers ...string) func(*testnet.Conn) {
-		var n int // requests come one after the other
+		var n atomic.Int64
 		return func(c *testnet.Conn) {
-			for c.ReadRequest() != nil && c.Pause(50*time.Millisecond) && c.Send(answers[min(n, len(answers)-1)]) {
-				n++
+			for c.ReadRequest() != nil && c.Pause(50*time.Millisecond) && c.Send(answers[min(int(n.Add(1)), len(answers))-1]) {
 			}
 		}
 	}
