@@ -175,7 +175,7 @@ func (c *core) install(next *snapshot) (added, removed int) {
 			left = append(left, svc)
 		}
 	}
-	c.past.swap(func() { c.snapshot.Store(next) }, left)
+	c.past.swap(c, next, left)
 	c.unwatched.Store(next.slow != nil || next.memory != nil)
 	stopUnless(old.slow, next.slow)
 	stopUnless(old.memory, next.memory)
@@ -217,6 +217,9 @@ func (c *core) leave(svc *service) {
 	end := func() {
 		_ = work.Shutdown(context.Background(), up.life) // or until the gateway's own cuts it
 		c.past.fold(up)
+		up.mu.Lock()
+		up.forget(nil)
+		up.mu.Unlock()
 		c.told.Range(func(key, _ any) bool { // what comes by its name tells it again
 			if line, ok := key.([2]string); ok && line[1] == up.name {
 				c.told.Delete(key)

@@ -172,6 +172,8 @@ func evictions(e store.Evicted) map[string]uint64 {
 func (c *core) observe() (err error) {
 	t := c.snapshot.Load().telemetry
 	c.watched, err = t.ObserveServices(func(tell func(*telemetry.Service, *telemetry.ServiceState)) {
+		c.past.mu.Lock() // nothing comes or goes meanwhile, or sums would fall for a moment
+		defer c.past.mu.Unlock()
 		none := c.stats.state()
 		tell(t.Unrouted(false), &none)
 		for _, svc := range c.snapshot.Load().services {
@@ -220,6 +222,8 @@ func (s *service) state() telemetry.ServiceState {
 		used, waiting := s.limit.Stats()
 		st.QueueInUse, st.QueueWaiting = int64(used), int64(waiting)
 	}
+	s.up.mu.Lock()
+	defer s.up.mu.Unlock()
 	for _, e := range s.set.All() {
 		c, at := e.Value.conns(), e.Status(now)
 		st.Endpoints = append(st.Endpoints, telemetry.EndpointState{
@@ -1469,15 +1473,71 @@ type past struct {
 	ups   []*Upstream           // that have not ended
 	total UpstreamStats         // of the others, since the last reset
 	spent *[rows]stats.Snapshot // theirs; nil: there are none
+
+	// What caches have counted that are used no more, less what others had when they
+	// came: beside that of the caches that are used it goes on where it was.
+	counted map[string]*telemetry.Sample
 }
 
 // swap changes the snapshot, by which some services leave.
-func (p *past) swap(change func(), left []*service) {
+func (p *past) swap(c *core, next *snapshot, left []*service) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	change()
+	old := c.snapshot.Load()
+	for name, svc := range next.services {
+		if before := old.services[name]; before != nil && before.up == svc.up && before.set != svc.set {
+			leave(before.set.All())
+		}
+	}
+	p.recount(old.caches(), next.caches())
+	c.snapshot.Store(next)
 	for _, svc := range left {
 		p.ups = append(p.ups, svc.up)
+	}
+}
+
+// recount has the sum of what caches have counted be the same for those that are
+// used from now on. mu is held.
+func (p *past) recount(were, are []*Cache) {
+	if len(were) == 0 || len(are) == 0 {
+		p.counted = make(map[string]*telemetry.Sample)
+		return
+	}
+	for _, c := range were {
+		if !slices.Contains(are, c) {
+			p.count(c, 1)
+		}
+	}
+	for _, c := range are {
+		if !slices.Contains(were, c) {
+			p.count(c, -1)
+		}
+	}
+}
+
+func (p *past) count(c *Cache, times float64) {
+	c.watched.Read(func(s *telemetry.Sample) {
+		if !s.Counts {
+			return
+		}
+		key := s.Name + strings.Join(s.Labels, " ")
+		s.Value *= times
+		if had := p.counted[key]; had != nil {
+			s.Value += had.Value
+		}
+		p.counted[key] = s
+	})
+}
+
+// readCaches tells of the caches that are used, and have been.
+func (p *past) readCaches(c *core, tell func(*telemetry.Sample)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, cache := range c.snapshot.Load().caches() {
+		cache.watched.Read(tell)
+	}
+	for _, s := range p.counted {
+		tell(s)
 	}
 }
 
@@ -1576,9 +1636,7 @@ func (g *Gateway) metrics() *stats.Text {
 		}
 	}
 	g.core.watched.Read(tell)
-	for _, c := range g.core.snapshot.Load().caches() {
-		c.watched.Read(tell)
-	}
+	g.core.past.readCaches(g.core, tell)
 	return t
 }
 

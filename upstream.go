@@ -61,7 +61,7 @@ type Upstream struct {
 	replicas  []replica                      // as configured
 	addresses map[string][]string            // of their names, as resolved
 	retired   []*endpoint                    // that may still have connections
-	spans     map[string]*telemetry.Endpoint // of endpoints, by key
+	spans     map[string]*telemetry.Endpoint // of replicas, by key: the addresses of a name share theirs
 }
 
 // NewUpstream makes a service of its own, to be mounted on any pattern of a
@@ -460,7 +460,7 @@ func (s *service) specs(replicas []replica, addresses map[string][]string) []bal
 	for _, r := range replicas {
 		spec := func(key, address string) balance.Spec[*endpoint] {
 			return balance.Spec[*endpoint]{Key: key, Weight: r.weight, Make: func() *endpoint {
-				return newEndpoint(r.url, address, s, s.spansAt(key, r.url))
+				return newEndpoint(r.url, address, s, s.spansAt(r))
 			}}
 		}
 		resolved := addresses[r.url.Hostname()]
@@ -536,11 +536,30 @@ func (u *Upstream) replace() (came, went int) {
 		return !slices.ContainsFunc(u.replicas, func(r replica) bool { return r.url.Hostname() == name })
 	})
 	added, removed := svc.set.Replace(svc.specs(u.replicas, u.addresses), time.Now())
+	leave(removed)
 	u.letGo(removed)
-	maps.DeleteFunc(u.spans, func(key string, _ *telemetry.Endpoint) bool {
-		return !slices.ContainsFunc(svc.set.All(), func(e *replicaState) bool { return e.Key == key })
-	})
+	u.forget(svc.set.All())
 	return len(added), len(removed)
+}
+
+// leave keeps of endpoints that are read no more from now on what would be missing
+// from a sum.
+func leave(gone []*replicaState) {
+	for _, e := range gone {
+		c := e.Value.conns()
+		e.Value.spans.Left(int64(c.Waits), c.WaitTime) //nolint:gosec // a count of events
+	}
+}
+
+// forget releases what no endpoint of those that stay records by. mu is held.
+func (u *Upstream) forget(stay []*replicaState) {
+	maps.DeleteFunc(u.spans, func(_ string, spans *telemetry.Endpoint) bool {
+		if slices.ContainsFunc(stay, func(e *replicaState) bool { return e.Value.spans == spans }) {
+			return false
+		}
+		spans.Release()
+		return true
+	})
 }
 
 // retire is letGo of all endpoints of a former policy.
@@ -853,15 +872,15 @@ func newEndpoint(target *url.URL, address string, svc *service, spans *telemetry
 	return e
 }
 
-// spansAt is what an endpoint of that key records by, or has recorded so far.
+// spansAt is what the endpoints of a replica record by, or have recorded so far.
 // Upstream.mu is held.
-func (s *service) spansAt(key string, target *url.URL) *telemetry.Endpoint {
-	u := s.up
+func (s *service) spansAt(r replica) *telemetry.Endpoint {
+	u, key := s.up, r.key()
 	if u.spans[key] == nil {
 		if u.spans == nil {
 			u.spans = make(map[string]*telemetry.Endpoint)
 		}
-		u.spans[key] = endpointSpans(target, s)
+		u.spans[key] = endpointSpans(r.url, s)
 	}
 	return u.spans[key]
 }

@@ -299,3 +299,92 @@ func TestCountersDoNotFall(t *testing.T) {
 	assert.EqualValues(t, 16000, s.Hits+s.Misses)
 	assert.EqualValues(t, 16000, last[`gateway_requests_total{gateway_service="a"}`])
 }
+
+// Nor do they fall when services, their connections or caches come and go, while there
+// is somebody left to tell of: a scraper takes that for a restart, and counts all that
+// is left once more.
+func TestCountersDoNotFallByUpdates(t *testing.T) {
+	c := make(chan struct{})
+	up, _ := server(t, "", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/wait" {
+			<-c
+		}
+		w.Header().Set("Cache-Control", "max-age=60")
+	})
+	var caches [2]*gateway.Cache
+	for i := range caches {
+		caches[i], _ = gateway.NewCache()
+	}
+	a := func(opts ...gateway.ServiceOption) gateway.Option {
+		return gateway.WithService("a", up.URL, append(opts, gateway.WithCache(caches[0]), gateway.WithAcquireTimeout(time.Minute))...)
+	}
+	b := gateway.WithService("b", up.URL, gateway.WithCache(caches[1]))
+	gw, err := gateway.New(a(gateway.WithMaxConns(1)), b)
+	require.NoError(t, err)
+	get := func(target string) { handle(t, gw, testnet.Get(target), nil) }
+
+	var all sync.WaitGroup
+	for _, target := range []string{"/a/wait?1", "/a/wait?2"} {
+		all.Go(func() { get(target) })
+	}
+	pool := fmt.Sprintf(`gateway_pool_waits_total{gateway_service="a",server_address="127.0.0.1",server_port=%q}`, up.URL[strings.LastIndexByte(up.URL, ':')+1:])
+	testnet.Settle(t, "one waits for the other's connection", func() bool { return scrape(t, gw)[pool] == 1 })
+	close(c)
+	all.Wait()
+	for range 2 {
+		get("/a/x")
+		get("/b/x")
+		get("/b/y")
+	}
+	last := scrape(t, gw)
+	const sent, hits = "http_client_request_duration_seconds_count", `gateway_cache_requests_total{gateway_cache_result="hit"}`
+	sum := func(page scraped, name string) (n float64) {
+		for series, value := range page {
+			if strings.HasPrefix(series, name) {
+				n += value
+			}
+		}
+		return n
+	}
+	assert.EqualValues(t, 5, sum(last, sent))
+	assert.EqualValues(t, 3, sum(last, hits))
+	for _, tt := range []struct {
+		name string
+		opts []gateway.Option
+		hits float64 // that follow
+	}{
+		{"other connections", []gateway.Option{a(gateway.WithMaxConns(2)), b}, 3},
+		{"a service and its cache leave", []gateway.Option{a(gateway.WithMaxConns(2))}, 1},
+		{"and come back", []gateway.Option{a(gateway.WithMaxConns(2)), b}, 1 + 2},
+		{"the other leaves", []gateway.Option{b}, 2},
+	} {
+		require.NoError(t, gw.Update(tt.opts...), tt.name)
+		page := scrape(t, gw)
+		for series, value := range page {
+			before, known := last[series]
+			switch {
+			case !known || !countsUp(series):
+			case strings.HasPrefix(series, "http_client_connection_duration"): // connections end by the update
+				assert.GreaterOrEqual(t, value, before, "%s: %s", tt.name, series)
+			default:
+				assert.Equal(t, before, value, "%s: %s", tt.name, series)
+			}
+		}
+		before := sum(page, hits)
+		for _, target := range []string{"/a/x", "/b/x", "/b/y"} {
+			get(target)
+		}
+		last = scrape(t, gw)
+		assert.Equal(t, tt.hits, sum(last, hits)-before, tt.name)
+	}
+	require.NoError(t, gw.Shutdown(t.Context()))
+	for _, cache := range caches {
+		require.NoError(t, cache.Shutdown(t.Context()))
+	}
+}
+
+// countsUp reports whether a series is of a counter or of a histogram.
+func countsUp(series string) bool {
+	name, _, _ := strings.Cut(series, "{")
+	return strings.HasSuffix(name, "_total") || strings.HasSuffix(name, "_bucket") || strings.HasSuffix(name, "_count") || strings.HasSuffix(name, "_sum")
+}

@@ -100,10 +100,16 @@ func (t *Telemetry) ObserveServices(read func(tell func(*Service, *ServiceState)
 		open:         w.level(httpconv.ClientOpenConnections{}.Name(), httpconv.ClientOpenConnections{}.Unit(), httpconv.ClientOpenConnections{}.Description()),
 	}
 	w.read = func(tell teller) {
-		clients := make(clientSums)
+		clients, told := make(clientSums), make(map[*server]bool)
 		read(func(of *Service, state *ServiceState) {
 			s.tell(tell, of, state)
 			clients.add(state.Endpoints)
+			for _, e := range state.Endpoints {
+				if at := e.Endpoint.server; tell.durations != nil && !told[at] {
+					told[at] = true
+					at.tellDurations(tell)
+				}
+			}
 		})
 		s.tellClients(tell, clients)
 		t.active.each(func(n int64, attrs ...attribute.KeyValue) { tell.number(s.serverActive, n, attrs...) })
@@ -173,14 +179,6 @@ func (s *Service) tellDurations(tell teller, state *ServiceState) {
 	if state.Whole != nil {
 		state.Whole.tellDurations(tell, &ServiceState{})
 	}
-	for _, e := range state.Endpoints {
-		e.Endpoint.series.each(tell, clientDurations)
-		for _, conns := range e.Endpoint.conns {
-			if conns.used() {
-				tell.durations(connDurations, conns.series)
-			}
-		}
-	}
 }
 
 // tellEndpoints sums up endpoints of one name: a callback may not report a series
@@ -192,13 +190,18 @@ func (s *serviceInstruments) tellEndpoints(tell teller, service []attribute.KeyV
 		healthy, used, idle, waiting, waits int64
 		waited                              time.Duration
 	}
-	sums := make(map[attribute.Distinct]*sum, len(endpoints))
+	sums, told := make(map[attribute.Distinct]*sum, len(endpoints)), make(map[*Endpoint]bool)
 	for _, e := range endpoints {
 		set := attribute.NewSet(slices.Clone(e.Endpoint.where)...) // it sorts what it is given
 		total := sums[set.Equivalent()]
 		if total == nil {
 			total = &sum{at: e.Endpoint}
 			sums[set.Equivalent()] = total
+		}
+		if left := &e.Endpoint.left; !told[e.Endpoint] {
+			told[e.Endpoint] = true
+			total.waits += left.waits.Load()
+			total.waited += time.Duration(left.waitTime.Load())
 		}
 		total.pooled = total.pooled || e.Pooled
 		total.healthy += one(e.Healthy)

@@ -20,6 +20,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -68,13 +69,14 @@ type instruments struct {
 	own     metric.Float64Histogram
 	conn    metric.Float64Histogram
 
-	active *activeRequests // outside of spans of the app's
+	active  *activeRequests // outside of spans of the app's
+	servers *servers
 }
 
 // New creates the instruments. It fails when the meter provider refuses one.
 func New(c Config) (*Telemetry, error) {
 	t := newTelemetry(c)
-	t.active = new(activeRequests)
+	t.active, t.servers = new(activeRequests), &servers{known: make(map[attribute.Distinct]*server)}
 	t.setTracer(c)
 	if err := t.setMeter(c); err != nil {
 		return nil, err
@@ -244,23 +246,85 @@ type Endpoint struct {
 	where   []attribute.KeyValue // server.address and server.port
 	origin  string               // scheme://host[:port]
 	starts  [methodCount]atomic.Pointer[start]
-	series  seriesTable
-	conns   [version3 + 1]connSeries // by what they speak
+	*server
+	left struct{ waits, waitTime atomic.Int64 } // of connections' pools that are no more
 }
 
-// Endpoint prepares the telemetry of attempts at one server.
+// Endpoint prepares the telemetry of attempts at one server. End it with Release.
 func (s *Service) Endpoint(c EndpointConfig) *Endpoint {
 	e := &Endpoint{service: s}
 	e.locate(c)
-	for v := range e.conns {
-		attrs := slices.Clone(e.where)
+	e.server = s.telemetry.servers.at(e.where)
+	return e
+}
+
+// Left adds what has come of a pool of connections to the server that is no more,
+// so that what is told of all of them does not fall.
+func (e *Endpoint) Left(waits int64, waitTime time.Duration) {
+	e.left.waits.Add(waits)
+	e.left.waitTime.Add(int64(waitTime))
+}
+
+// Release forgets what was recorded of the server, unless another endpoint is
+// there, too.
+func (e *Endpoint) Release() { e.service.telemetry.servers.release(e.server) }
+
+// A server is what was recorded of attempts at one: the conventions' attributes do
+// not say of which service, so whoever reads them would take it for a restart if
+// one of several services took its part away with it.
+type server struct {
+	series seriesTable
+	conns  [version3 + 1]connSeries // by what they speak
+	key    attribute.Distinct
+	users  int // guarded by servers.mu
+}
+
+// servers are those that endpoints are at. It is safe for concurrent use.
+type servers struct {
+	mu    sync.Mutex
+	known map[attribute.Distinct]*server
+}
+
+func (s *servers) at(where []attribute.KeyValue) *server {
+	set := attribute.NewSet(slices.Clone(where)...) // it sorts what it is given
+	key := set.Equivalent()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.known[key] == nil {
+		s.known[key] = newServer(where, key)
+	}
+	s.known[key].users++
+	return s.known[key]
+}
+
+func (s *servers) release(one *server) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if one.users--; one.users == 0 {
+		delete(s.known, one.key)
+	}
+}
+
+func newServer(where []attribute.KeyValue, key attribute.Distinct) *server {
+	s := &server{key: key}
+	for v := range s.conns {
+		attrs := slices.Clone(where)
 		if v != int(versionUnknown) {
 			attrs = append(attrs, semconv.NetworkProtocolVersion(version(v).String())) //nolint:gosec // of few
 		}
-		set := attribute.NewSet(slices.Clone(attrs)...) // it sorts what it is given
-		e.conns[v] = connSeries{newSeries(connBounds, seriesKey{}, attrs), set.Equivalent()}
+		set := attribute.NewSet(slices.Clone(attrs)...)
+		s.conns[v] = connSeries{newSeries(connBounds, seriesKey{}, attrs), set.Equivalent()}
 	}
-	return e
+	return s
+}
+
+func (s *server) tellDurations(tell teller) {
+	s.series.each(tell, clientDurations)
+	for _, conns := range s.conns {
+		if conns.used() {
+			tell.durations(connDurations, conns.series)
+		}
+	}
 }
 
 // connSeries are the lives of connections.

@@ -68,3 +68,62 @@ func TestWhatIsWatchedIsReadAsSamples(t *testing.T) {
 		}, got)
 	}
 }
+
+// What is told of a server is told once, of all who are at it, and does not fall while
+// one of them is left.
+func TestAServerIsToldOfOnce(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a, b := r.Service(ServiceConfig{Name: "a"}), r.Service(ServiceConfig{Name: "b"})
+	one := EndpointConfig{Scheme: "http", Host: "one"}
+	atA, atB := a.Endpoint(one), b.Endpoint(one)
+	addresses := []EndpointState{{Endpoint: atA, Pooled: true, Waits: 3}, {Endpoint: atA, Pooled: true, Waits: 4}}
+	services := map[*Service]*ServiceState{a: {Endpoints: addresses}, b: {Endpoints: []EndpointState{{Endpoint: atB}}}}
+	watch, err := r.ObserveServices(func(tell func(*Service, *ServiceState)) {
+		for service, state := range services {
+			tell(service, state)
+		}
+	})
+	require.NoError(t, err)
+	read := func() (attempts, conns, waits float64) {
+		watch.Read(func(s *Sample) {
+			n := s.Value
+			if s.Durations != nil {
+				for _, count := range s.Durations.Counts {
+					n += float64(count)
+				}
+			}
+			switch s.Name {
+			case "http_client_request_duration_seconds":
+				attempts += n
+			case "http_client_connection_duration_seconds":
+				conns += n
+			case "gateway_pool_waits_total":
+				waits += n
+			}
+		})
+		return attempts, conns, waits
+	}
+	want := func(attempts, conns, waits float64) {
+		t.Helper()
+		gotAttempts, gotConns, gotWaits := read()
+		assert.Equal(t, []float64{attempts, conns, waits}, []float64{gotAttempts, gotConns, gotWaits})
+	}
+	for _, e := range []*Endpoint{atA, atB, atB} {
+		var c Client
+		e.StartClient(t.Context(), &c, "GET", "/", "", 0, Ref{})
+		c.Head(200, "HTTP/1.1", "")
+		c.End("", time.Millisecond)
+		e.Closed("HTTP/1.1", time.Second)
+	}
+	want(3, 3, 7)
+	atA.Left(4, time.Second)
+	services[a].Endpoints = addresses[:1]
+	want(3, 3, 7)
+	delete(services, b)
+	atB.Release()
+	want(3, 3, 7)
+	atA.Release()
+	services[a].Endpoints = []EndpointState{{Endpoint: a.Endpoint(one)}}
+	want(0, 0, 0)
+}
