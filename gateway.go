@@ -476,21 +476,21 @@ func (c *core) serve(snap *snapshot, w http.ResponseWriter, r *http.Request, svc
 // handle is serve of a request that has entered life, or is to be refused.
 func (c *core) handle(snap *snapshot, life *work.Life, entered bool, w http.ResponseWriter, r *http.Request, svc *service, rest string, whole bool) {
 	x := exchanges.Get().(*exchange)
-	x.core, x.snap, x.svc, x.life, x.w, x.r, x.rest, x.whole, x.start = c, snap, svc, life, w, r, rest, whole, time.Now()
+	x.core, x.snap, x.svc, x.life, x.w, x.r, x.ctx, x.rest, x.whole, x.start = c, snap, svc, life, w, r, r.Context(), rest, whole, time.Now()
 	spans := snap.telemetry.Unrouted(snap.public)
 	if svc != nil {
 		spans = svc.spans(whole)
 	}
 	x.laps.Start(int(stageRoute))
-	x.ctx = spans.StartServer(&x.span, r)
 	x.stats().inFlight.Add(1)
+	defer x.end(entered)
+	x.ctx = spans.StartServer(&x.span, r)
 	if c.unwatched.Load() {
 		c.beside()
 	}
 	if svc != nil && svc.policy.slow.threshold > 0 {
 		x.join()
 	}
-	defer x.end(entered)
 	err := x.refused(entered)
 	if err == nil {
 		err = x.goThrough()
@@ -1088,6 +1088,9 @@ func (x *exchange) setProxyStatus(h http.Header) {
 // http.ErrAbortHandler goes on to the server.
 func (x *exchange) end(entered bool) {
 	v := recover()
+	if entered { // also if whoever is told of the request panics
+		defer x.life.Leave()
+	}
 	x.mark.place.Leave() // before anything that is read there ends
 	if v != nil && v != any(http.ErrAbortHandler) {
 		x.panicked("request", v, debug.Stack())
@@ -1101,9 +1104,6 @@ func (x *exchange) end(entered bool) {
 	}
 	x.life.End(&x.link)
 	x.record(v != nil)
-	if entered {
-		x.life.Leave()
-	}
 	*x = exchange{keyBuf: x.keyBuf}
 	exchanges.Put(x)
 	if v != nil {

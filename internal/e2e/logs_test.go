@@ -22,6 +22,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
 	"go.opentelemetry.io/otel/propagation"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
 
@@ -286,6 +287,39 @@ func TestPanicsAreLoggedOnce(t *testing.T) {
 }
 
 func panicsHere() { panic("it panics") }
+
+// unfit is a logger's handler and a sampler that do nothing but panic.
+type unfit struct{ slog.Handler }
+
+func (unfit) Enabled(context.Context, slog.Level) bool  { return true }
+func (unfit) Handle(context.Context, slog.Record) error { panic("it panics") }
+func (unfit) ShouldSample(sdktrace.SamplingParameters) (r sdktrace.SamplingResult) {
+	panic("it panics")
+}
+func (unfit) Description() string { return "" }
+
+// A request that panics in what it is told to has left nevertheless: Shutdown does
+// not wait for it.
+func TestPanicsOfWhoIsToldHoldUpNobody(t *testing.T) {
+	quiet := testnet.NewLogRecorder()
+	for name, opt := range map[string]gateway.SharedOption{
+		"logger":  gateway.WithLogger(slog.New(unfit{})),
+		"sampler": gateway.WithTracerProvider(sdktrace.NewTracerProvider(sdktrace.WithSampler(unfit{}))),
+	} {
+		svc := gateway.WithService("a", target)
+		gw, err := gateway.New(svc, statuses(), opt)
+		require.NoError(t, err)
+		func() {
+			defer func() { assert.Equal(t, name == "logger", recover() != nil, name) }()
+			assert.Equal(t, 500, handle(t, gw, testnet.Get("/a/x"), nil).status, name)
+		}()
+		require.NoError(t, gw.Update(svc, statuses(), opt, gateway.WithLogger(quiet.Logger())))
+		assert.Zero(t, gw.Stats().InFlight, name)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		assert.NoError(t, gw.Shutdown(ctx), name)
+	}
+}
 
 // Changes of state are logged once each.
 func TestChangesOfStateAreLoggedOnce(t *testing.T) {
