@@ -1,6 +1,7 @@
 package dash
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	_ "embed" // of the page
@@ -89,7 +90,7 @@ func (b *Board) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
 	name := path.Base(r.URL.Path)
-	if len(r.URL.Path) > 0 && r.URL.Path[len(r.URL.Path)-1] == '/' {
+	if strings.HasSuffix(cmp.Or(r.URL.Path, sentPath(r)), "/") {
 		name = ""
 	}
 	if name == "events" {
@@ -107,14 +108,19 @@ func (b *Board) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(w, r, "", time.Time{}, strings.NewReader(a.content))
 }
 
-// toPage redirects to the same path with a slash behind it, which the page's own
-// links need. What was in front of the path may have been cut off it.
-func toPage(w http.ResponseWriter, r *http.Request) {
-	last := path.Base(r.URL.EscapedPath())
+// sentPath is the path as the client sent it: what was in front of it may have been
+// cut off since.
+func sentPath(r *http.Request) string {
 	if u, err := r.URL.Parse(r.RequestURI); err == nil {
-		last = path.Base(u.EscapedPath())
+		return u.EscapedPath()
 	}
-	w.Header().Set("Location", "./"+last+"/")
+	return r.URL.EscapedPath()
+}
+
+// toPage redirects to the same path with a slash behind it, which the page's own
+// links need.
+func toPage(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Location", "./"+path.Base(sentPath(r))+"/")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusFound)
 }

@@ -267,6 +267,7 @@ func TestBoardAnswersByTheLastSegment(t *testing.T) {
 		{"/page.css", "/x/page.css", "text/css; charset=utf-8", ""},
 		{"/a/page.js", "/a/page.js", "text/javascript; charset=utf-8", ""},
 		{"", "/ops/dash", "", "./dash/"},
+		{"", "/ops/dash/?x", "text/html; charset=utf-8", ""}, // http.StripPrefix took the slash, too
 		{"/dash", "/dash?x=//evil", "", "./dash/"},
 		{"/d%3Aash", "/d%3Aash", "", "./d%3Aash/"},
 		{"/dash.go", "/dash.go", "", "./dash.go/"},
