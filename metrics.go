@@ -1587,9 +1587,9 @@ func (p *past) reset() []*Upstream {
 // the last minutes with ?window=1m or ?window=10m; an Accept that excludes both
 // gets 406. Both are of the same counters, but in the text ResetStats changes
 // nothing. Names, labels and buckets in the text are those that OpenTelemetry's
-// exporter for Prometheus gives to this package's metrics. A path that ends in
-// /grafana.json or /alerts.yml is answered with a dashboard for Grafana, or with
-// alert rules for Prometheus, which go by them.
+// exporter for Prometheus gives to this package's metrics, without those that name
+// the scope. A path that ends in /grafana.json or /alerts.yml is answered with a
+// dashboard for Grafana, or with alert rules for Prometheus, which go by them.
 func (g *Gateway) MetricsHandler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !readOnly(w, r) {
