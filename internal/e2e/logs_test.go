@@ -390,6 +390,7 @@ func TestReturnByChecksIsLogged(t *testing.T) {
 				return &http.Response{StatusCode: status, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
 			})), gateway.WithReplicas(gateway.Replica{URL: "http://b.test"})))
 		handle(t, gw, testnet.Get("/a/x"), nil)
+		synctest.Wait() // for the first checks
 		ill.Store(true)
 		handle(t, gw, testnet.Get("/a/x"), nil)
 		require.Len(t, o.logs.Find(t, "gateway: ejection"), 1)
