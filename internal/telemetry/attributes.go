@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"unicode/utf8"
 
 	"go.opentelemetry.io/otel/attribute"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
@@ -29,7 +30,11 @@ const (
 // text returns s as an attribute may hold it: no more than limit bytes of it,
 // and valid UTF-8, without which exporters fail.
 func text(s string, limit int) string {
-	return strings.ToValidUTF8(s[:min(len(s), limit)], "\uFFFD")
+	s = s[:min(len(s), limit)]
+	if utf8.ValidString(s) { // it takes eight bytes at once
+		return s
+	}
+	return strings.ToValidUTF8(s, "\uFFFD")
 }
 
 // An attributeList is room for all that is set on a span at its end: tracers copy

@@ -17,13 +17,8 @@ func redactQuery(query string) string {
 	var b strings.Builder
 	done := 0 // query[:done] is in b
 	for i := 0; i < len(query); {
-		end := len(query)
-		if n := strings.IndexAny(query[i:], "&;"); n >= 0 {
-			end = i + n
-		}
-		key, value, _ := strings.Cut(query[i:end], "=")
-		if value != "" && sensitive(key) {
-			from := i + len(key) + 1
+		assigned, end := parameter(query, i)
+		if from := assigned + 1; from < end && sensitive(query[i:assigned]) {
 			if n := strings.IndexByte(query[from:], '&'); n >= 0 {
 				end = from + n
 			} else {
@@ -40,6 +35,21 @@ func redactQuery(query string) string {
 	}
 	b.WriteString(query[done:])
 	return b.String()
+}
+
+// parameter returns where the parameter ends that begins at i, and where its name
+// does.
+func parameter(query string, i int) (assigned, end int) {
+	assigned = -1
+	for end = i; end < len(query) && query[end] != '&' && query[end] != ';'; end++ {
+		if query[end] == '=' && assigned < 0 {
+			assigned = end
+		}
+	}
+	if assigned < 0 {
+		assigned = end
+	}
+	return assigned, end
 }
 
 // sensitive reports whether a parameter's value is, or may be, a credential:
