@@ -1950,14 +1950,16 @@ func (e *endpoint) exchange(a *attempt) error {
 	if !f.hedged && (f.x.mark.on || f.x.laps.On()) { // of two that race, neither speaks for the request
 		x.Progress = a
 	}
-	if err := e.client.Do(x); err != nil {
+	err := e.client.Do(x)
+	a.span.Peer(x.Peer)
+	if err != nil {
 		broken, ok := errors.AsType[*h1.BrokenError](err)
 		a.unsent = ok && broken.Unsent || isError[*h1.DialError](err)
 		return err
 	}
 	a.head1 = x.Answered.Sub(a.start)
 	a.status, a.head, a.length, a.framed, a.trailer = x.Status, x.Header, x.ContentLength, x.Framed, &x.Trailers
-	a.span.Head(x.Status, protocol(x.Minor), "")
+	a.span.Head(x.Status, protocol(x.Minor))
 	return nil
 }
 
@@ -2231,13 +2233,15 @@ func (e *endpoint) roundTrip(a *attempt) error {
 	}
 	x.Head, x.Idle, x.End = f.headDue(a.start), f.svc.policy.bodyIdleTimeout, f.end
 	x.Observer = a
-	if err := x.Do(e.roundTripper(f.svc)); err != nil {
+	err := x.Do(e.roundTripper(f.svc))
+	a.span.Peer(x.Peer())
+	if err != nil {
 		broken, ok := errors.AsType[*roundtrip.BrokenError](err)
 		a.unsent = ok && broken.Unsent || dialFailed(err)
 		return err
 	}
 	a.status, a.head, a.length, a.framed, a.trailer = x.Status, x.Header, x.ContentLength, x.Framed, &x.Trailers
-	a.span.Head(x.Status, x.Proto, "")
+	a.span.Head(x.Status, x.Proto)
 	return nil
 }
 

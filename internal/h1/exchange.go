@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -44,6 +45,7 @@ type Exchange struct {
 	ContentLength int64       // negative: unknown
 	Framed        bool        // the end of the content is proven by its framing
 	Minor         int         // of the version: 1 for HTTP/1.1
+	Peer          net.Addr    // of the connection that the request went over last, also where there is no response; nil: none
 	Trailers      http.Header // after the content: names that were announced from Do on, values from the content's end on
 
 	client    *Client
@@ -148,7 +150,7 @@ func (x *Exchange) attach(c *conn) error {
 	if x.aborted != nil {
 		return x.aborted
 	}
-	x.conn, c.buffers = c, &x.client.buffers
+	x.conn, x.Peer, c.buffers = c, c.RemoteAddr(), &x.client.buffers
 	x.due, x.why = x.Head, HeadTimeout
 	if !x.End.IsZero() && (x.due.IsZero() || x.End.Before(x.due)) {
 		x.due, x.why = x.End, EndTimeout

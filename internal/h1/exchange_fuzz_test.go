@@ -41,6 +41,7 @@ func (s *segments) Read(p []byte) (int, error) {
 
 func (s *segments) Write(p []byte) (int, error)      { return len(p), nil }
 func (s *segments) Close() error                     { s.closed = true; return nil }
+func (s *segments) RemoteAddr() net.Addr             { return nil }
 func (s *segments) SetDeadline(time.Time) error      { return nil }
 func (s *segments) SetReadDeadline(time.Time) error  { return nil }
 func (s *segments) SetWriteDeadline(time.Time) error { return nil }

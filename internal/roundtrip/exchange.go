@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -67,6 +68,7 @@ type Exchange struct {
 	cancel   context.CancelCauseFunc // of the request's context; nil: not yet made
 	unwatch  func() bool             // of Context; nil: it does not end
 	why      TimeoutError            // what the alarm is about
+	peer     net.Addr
 }
 
 // Do sends the request through rt and waits for the header of its final
@@ -105,7 +107,7 @@ func (x *Exchange) begin() (*http.Request, error) {
 	}
 	x.trace.WroteHeaders = func() { x.sent.Store(true) }
 	x.trace.GotFirstResponseByte = func() { x.heard.Store(true) }
-	x.trace.GotConn = func(info httptrace.GotConnInfo) { x.reused.Store(info.Reused) }
+	x.trace.GotConn = x.gotConn
 	req := x.request.WithContext(httptrace.WithClientTrace(ctx, &x.trace))
 	req.Method, req.URL, req.Host, req.Header = x.Method, &x.URL, x.Host, x.Fields
 	req.Proto, req.ProtoMajor, req.ProtoMinor = "HTTP/1.1", 1, 1
@@ -138,6 +140,26 @@ func (x *Exchange) begin() (*http.Request, error) {
 	}
 	x.alarm.setAt(due)
 	return req, nil
+}
+
+// gotConn is told which connection the request goes over, by whatever goroutine.
+func (x *Exchange) gotConn(info httptrace.GotConnInfo) {
+	x.reused.Store(info.Reused)
+	if info.Conn == nil {
+		return
+	}
+	peer := info.Conn.RemoteAddr()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.peer = peer
+}
+
+// Peer returns whom the request was sent to, as far as the round tripper says, also
+// where there is no response; nil: nobody is known.
+func (x *Exchange) Peer() net.Addr {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.peer
 }
 
 // watch has the end of Context end the exchange. It is called under mu.

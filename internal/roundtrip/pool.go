@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 // clientConn is a connection.
 type clientConn struct {
 	*http.ClientConn
+	conn    net.Conn // beneath, for whoever asks where it leads
 	since   time.Time
 	until   time.Time   // takes no requests from then on; zero: always does
 	used    bool        // guarded by the transport
@@ -285,16 +287,30 @@ func (t *Transport) open(ctx context.Context) (c *clientConn, err error) {
 			err = fmt.Errorf("dial: %w: %v", errPanic, v)
 		}
 	}()
-	conn, err := t.client.NewClientConn(ctx, t.scheme, "upstream:0")
+	var beneath net.Conn
+	conn, err := t.client.NewClientConn(context.WithValue(ctx, beneathKey{}, &beneath), t.scheme, "upstream:0")
 	if err != nil {
 		return nil, err
 	}
-	c = &clientConn{ClientConn: conn, since: time.Now()}
+	c = &clientConn{ClientConn: conn, conn: beneath, since: time.Now()}
 	if t.maxAge > 0 {
 		c.until = c.since.Add(t.maxAge)
 	}
 	conn.SetStateHook(func(*http.ClientConn) { t.notice(c) })
 	return c, nil
+}
+
+// beneathKey is of the context of a dial: its value is told of the connection, which
+// net/http keeps to itself.
+type beneathKey struct{}
+
+func dialed(ctx context.Context) func(net.Conn, error) (net.Conn, error) {
+	return func(conn net.Conn, err error) (net.Conn, error) {
+		if beneath, ok := ctx.Value(beneathKey{}).(*net.Conn); ok {
+			*beneath = conn
+		}
+		return conn, err
+	}
 }
 
 // notice is told that a connection has room, or less to do, or is gone. It may be

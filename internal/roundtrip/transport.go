@@ -102,11 +102,11 @@ func NewTransport(c TransportConfig) *Transport {
 	}
 	if c.TLS {
 		t.scheme = "https"
-		t.client.DialTLSContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return dialTLS(ctx, c.Dial) }
+		t.client.DialTLSContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return dialed(ctx)(dialTLS(ctx, c.Dial)) }
 		protocols.SetHTTP2(true)
 	} else {
 		t.scheme = "http"
-		t.client.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return c.Dial(ctx) }
+		t.client.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return dialed(ctx)(c.Dial(ctx)) }
 		protocols.SetUnencryptedHTTP2(true)
 	}
 	return t
@@ -133,7 +133,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	c, reused, err := t.acquire(ctx)
 	if err == nil {
 		if trace := httptrace.ContextClientTrace(ctx); trace != nil && trace.GotConn != nil {
-			trace.GotConn(httptrace.GotConnInfo{Reused: reused})
+			trace.GotConn(httptrace.GotConnInfo{Conn: c.conn, Reused: reused})
 		}
 		var resp *http.Response
 		if resp, err = c.RoundTrip(req); err == nil {

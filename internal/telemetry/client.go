@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"context"
+	"net"
 	"slices"
 	"time"
 
@@ -22,7 +23,7 @@ type Client struct {
 	method   method
 	version  version
 	ended    bool
-	peer     string
+	peer     net.Addr // nil: unknown
 }
 
 // StartClient begins the telemetry of an attempt in c, and returns the context
@@ -92,10 +93,13 @@ func (e *Endpoint) describe(attrs []attribute.KeyValue, name, path, query string
 // Ref refers to the attempt's span, whether it has ended or not.
 func (c *Client) Ref() Ref { return refOf(c.span) }
 
-// Head notes the final response header. Proto is as in http.Response; peer is
-// the endpoint's host:port, "" if unknown.
-func (c *Client) Head(status int, proto, peer string) {
-	c.status, c.version, c.peer = validStatus(status), parseVersion(proto), peer
+// Peer notes where the connection leads that the attempt goes over; nil: nobody
+// knows.
+func (c *Client) Peer(addr net.Addr) { c.peer = addr }
+
+// Head notes the final response header. Proto is as in http.Response.
+func (c *Client) Head(status int, proto string) {
+	c.status, c.version = validStatus(status), parseVersion(proto)
 }
 
 // End records the attempt, when the response body is closed or none will come.
@@ -123,11 +127,37 @@ func (c *Client) End(errorType string, took time.Duration) {
 		if c.version != versionUnknown {
 			attrs = append(attrs, semconv.NetworkProtocolVersion(c.version.String()))
 		}
-		c.span.SetAttributes(appendPeer(attrs, c.peer)...)
+		c.span.SetAttributes(e.peerOf(c.peer, attrs)...)
 		buf.put()
 		if o.failed {
 			c.span.SetStatus(codes.Error, "")
 		}
 	}
 	c.span.End()
+}
+
+// A peer is what connections to one address say of it.
+type peer struct {
+	ip    net.IP
+	zone  string
+	port  int
+	attrs []attribute.KeyValue
+}
+
+// peerOf appends the other end of a connection. The last one is kept: as a rule a
+// server has one address.
+func (e *Endpoint) peerOf(addr net.Addr, attrs []attribute.KeyValue) []attribute.KeyValue {
+	switch a := addr.(type) {
+	case *net.TCPAddr:
+		p := e.peer.Load()
+		if p == nil || p.port != a.Port || p.zone != a.Zone || !p.ip.Equal(a.IP) {
+			host, _ := splitHost(a.String())
+			p = &peer{slices.Clone(a.IP), a.Zone, a.Port, appendPeer(nil, host, a.Port)}
+			e.peer.Store(p)
+		}
+		return append(attrs, p.attrs...)
+	case *net.UnixAddr:
+		return appendPeer(attrs, a.Name, 0)
+	}
+	return attrs // of a connection of the app's own making
 }

@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -95,7 +96,8 @@ func TestClientSpan(t *testing.T) {
 			r := newRig(t)
 			var c Client
 			r.Service(ServiceConfig{Name: "users"}).Endpoint(tt.config).StartClient(context.Background(), &c, tt.method, tt.path, tt.query, tt.resend, Ref{})
-			c.Head(200, "HTTP/1.1", "10.1.2.3:8000")
+			c.Peer(peerOfTests)
+			c.Head(200, "HTTP/1.1")
 			c.End("", time.Millisecond)
 
 			tt.want["http.response.status_code"] = int64(200)
@@ -108,6 +110,43 @@ func TestClientSpan(t *testing.T) {
 		})
 	}
 }
+
+func TestClientPeer(t *testing.T) {
+	tests := []struct {
+		name          string
+		addr          net.Addr
+		address, port any // of the span; nil: it has none
+	}{
+		{"IPv4", &net.TCPAddr{IP: net.IPv4(10, 0, 0, 7), Port: 8000}, "10.0.0.7", int64(8000)},
+		{"the same in four bytes", &net.TCPAddr{IP: net.IPv4(10, 0, 0, 7).To4(), Port: 8000}, "10.0.0.7", int64(8000)},
+		{"another port", &net.TCPAddr{IP: net.IPv4(10, 0, 0, 7), Port: 8001}, "10.0.0.7", int64(8001)},
+		{"IPv6", &net.TCPAddr{IP: net.ParseIP("2001:db8::7"), Port: 443}, "2001:db8::7", int64(443)},
+		{"IPv6 with a zone", &net.TCPAddr{IP: net.ParseIP("fe80::7"), Port: 443, Zone: "eth0"}, "fe80::7%eth0", int64(443)},
+		{"the same with another", &net.TCPAddr{IP: net.ParseIP("fe80::7"), Port: 443, Zone: "eth1"}, "fe80::7%eth1", int64(443)},
+		{"a socket has no port", &net.UnixAddr{Name: "/run/users:1.sock", Net: "unix"}, "/run/users:1.sock", nil},
+		{"a socket without a name", &net.UnixAddr{Net: "unix"}, nil, nil},
+		{"something of the app's", pipeAddr{}, nil, nil},
+		{"nobody knows", nil, nil, nil},
+		{"IPv4 again", &net.TCPAddr{IP: net.IPv4(10, 0, 0, 7), Port: 8000}, "10.0.0.7", int64(8000)},
+	}
+	r := newRig(t)
+	e := r.Service(ServiceConfig{Name: "users"}).Endpoint(EndpointConfig{Scheme: "http", Host: "u.internal", Port: 8000})
+	for _, tt := range tests {
+		var c Client
+		e.StartClient(context.Background(), &c, "GET", "/", "", 0, Ref{})
+		c.Peer(tt.addr)
+		c.End("reset", time.Millisecond)
+		spans := r.spans.Ended()
+		got := attributes(spans[len(spans)-1].Attributes())
+		assert.Equal(t, tt.address, got["network.peer.address"], tt.name)
+		assert.Equal(t, tt.port, got["network.peer.port"], tt.name)
+	}
+}
+
+type pipeAddr struct{}
+
+func (pipeAddr) Network() string { return "pipe" }
+func (pipeAddr) String() string  { return "pipe" }
 
 func TestClientOutcome(t *testing.T) {
 	tests := []struct {
@@ -132,7 +171,8 @@ func TestClientOutcome(t *testing.T) {
 			var c Client
 			at(r.users()).StartClient(context.Background(), &c, "GET", "/", "", 0, Ref{})
 			if tt.status != 0 {
-				c.Head(tt.status, "HTTP/1.1", "10.1.2.3:8000")
+				c.Peer(peerOfTests)
+				c.Head(tt.status, "HTTP/1.1")
 			}
 			c.End(tt.given, time.Millisecond)
 
@@ -189,7 +229,7 @@ func TestAttemptsAreSiblingsUnderTheRequest(t *testing.T) {
 	for i := range 3 {
 		var c Client
 		at(s).StartClient(ctx, &c, "GET", "/1", "", i, Ref{})
-		c.Head(503, "HTTP/1.1", "")
+		c.Head(503, "HTTP/1.1")
 		c.End("", time.Millisecond)
 	}
 	sv.End(&ServerResult{Status: 503})
@@ -206,7 +246,7 @@ func TestClientEndsOnce(t *testing.T) {
 	r := newRig(t)
 	var c Client
 	at(r.users()).StartClient(context.Background(), &c, "GET", "/", "", 0, Ref{})
-	c.Head(200, "HTTP/2.0", "")
+	c.Head(200, "HTTP/2.0")
 	c.End("", time.Millisecond)
 	c.End("reset", time.Second)
 

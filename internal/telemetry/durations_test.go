@@ -36,7 +36,7 @@ func TestDurationsAreCountedAsOpenTelemetryDoes(t *testing.T) {
 		serve(s, httptest.NewRequest(http.MethodGet, "/users/1", nil), ServerResult{Status: 200 + i%2*300, Duration: d, Own: d})
 		var c Client
 		e.StartClient(t.Context(), &c, http.MethodGet, "/1", "", 0, Ref{})
-		c.Head(200, "HTTP/1.1", "")
+		c.Head(200, "HTTP/1.1")
 		c.End("", d)
 	}
 	got := map[string][]*Durations{}

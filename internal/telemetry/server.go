@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"slices"
@@ -154,10 +155,10 @@ func (sv *Server) describe(attrs []attribute.KeyValue) []attribute.KeyValue {
 			attrs = append(attrs, semconv.ServerPort(port))
 		}
 	}
-	if agent := r.Header.Get("User-Agent"); agent != "" {
-		attrs = append(attrs, semconv.UserAgentOriginal(text(agent, maxText)))
+	if agents := r.Header["User-Agent"]; len(agents) > 0 && agents[0] != "" {
+		attrs = append(attrs, semconv.UserAgentOriginal(text(agents[0], maxText)))
 	}
-	return appendPeer(attrs, r.RemoteAddr)
+	return attrs
 }
 
 // End records the request. Only the first call counts.
@@ -212,13 +213,11 @@ func (sv *Server) endSpan(res *ServerResult, o outcome) {
 
 func (sv *Server) conclude(attrs []attribute.KeyValue, res *ServerResult, o outcome) []attribute.KeyValue {
 	attrs = o.describe(attrs)
-	client := res.ClientAddress
-	if client == "" {
-		client, _ = splitHost(sv.r.RemoteAddr)
-	}
-	if client != "" {
+	peer, port := splitHost(sv.r.RemoteAddr)
+	if client := cmp.Or(res.ClientAddress, peer); client != "" {
 		attrs = append(attrs, semconv.ClientAddress(text(client, maxText)))
 	}
+	attrs = appendPeer(attrs, peer, port)
 	if res.ErrorType != "" {
 		attrs = append(attrs, reasonKey.String(text(res.ErrorType, maxText)))
 	}
@@ -257,9 +256,8 @@ func splitHost(hostport string) (host string, port int) {
 	return strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"), port
 }
 
-// appendPeer appends the other end of a connection.
-func appendPeer(attrs []attribute.KeyValue, peer string) []attribute.KeyValue {
-	host, port := splitHost(peer)
+// appendPeer appends the other end of a connection; port is 0 where there is none.
+func appendPeer(attrs []attribute.KeyValue, host string, port int) []attribute.KeyValue {
 	if host == "" {
 		return attrs
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -305,7 +306,8 @@ func TestSamplersSeeWhatTheyDecideBy(t *testing.T) {
 	var c Client
 	ctx := s.StartServer(&sv, httptest.NewRequest(http.MethodGet, "/users/1?sig=abc", nil))
 	at(s).StartClient(ctx, &c, "POST", "/1", "sig=abc", 2, Ref{})
-	c.Head(200, "HTTP/1.1", "10.0.0.1:80")
+	c.Peer(&net.TCPAddr{IP: net.ParseIP("10.0.0.1"), Port: 80})
+	c.Head(200, "HTTP/1.1")
 	c.End("", time.Second)
 	sv.End(&ServerResult{Status: 200})
 
@@ -342,7 +344,7 @@ func TestZeroValuesRecordNothing(t *testing.T) {
 	sv.End(&ServerResult{Status: 200})
 	assert.Empty(t, sv.TraceID())
 	var c Client
-	c.Head(200, "HTTP/1.1", "")
+	c.Head(200, "HTTP/1.1")
 	c.End("", time.Second)
 }
 
@@ -380,7 +382,7 @@ func TestHostileRequestsAddNoSeriesAndBoundedSpans(t *testing.T) {
 		serve(s, req, ServerResult{Status: 600 + i})
 		var c Client
 		e.StartClient(context.Background(), &c, req.Method, "/"+junk(16), junk(16), 0, Ref{})
-		c.Head(600+i, junk(8), junk(8))
+		c.Head(600+i, junk(8))
 		c.End("", 0)
 	}
 	assert.LessOrEqual(t, len(r.points("http.server.request.duration")), 2, "one, and one for what claims HTTP/1.1")

@@ -246,6 +246,7 @@ type Endpoint struct {
 	where   []attribute.KeyValue // server.address and server.port
 	origin  string               // scheme://host[:port]
 	starts  [methodCount]atomic.Pointer[start]
+	peer    atomic.Pointer[peer] // which the last connection led to
 	*server
 	left struct{ waits, waitTime atomic.Int64 } // of connections' pools that are no more
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -58,6 +59,8 @@ func (r *rig) users() *Service {
 	return r.Service(ServiceConfig{Name: "users"})
 }
 
+var peerOfTests net.Addr = &net.TCPAddr{IP: net.ParseIP("10.1.2.3"), Port: 8000}
+
 // at is the endpoint of most tests.
 func at(s *Service) *Endpoint {
 	return s.Endpoint(EndpointConfig{Scheme: "http", Host: "u.internal", Port: 8000})
@@ -111,7 +114,8 @@ func serve(s *Service, r *http.Request, res ServerResult) {
 func attempt(e *Endpoint, status int, errorType string) {
 	var c Client
 	e.StartClient(context.Background(), &c, "GET", "/x", "", 0, Ref{})
-	c.Head(status, "HTTP/1.1", "10.1.2.3:8000")
+	c.Peer(peerOfTests)
+	c.Head(status, "HTTP/1.1")
 	c.End(errorType, time.Millisecond)
 }
 
@@ -280,7 +284,8 @@ func newExchange(te *Telemetry) func() {
 		ctx := s.StartServer(&x.server, r)
 		ctx = e.StartClient(ctx, &x.client, "GET", "/42", "page=2&sig=abc", 0, Ref{})
 		s.Inject(ctx, out)
-		x.client.Head(200, "HTTP/1.1", "10.1.2.3:8000")
+		x.client.Peer(peerOfTests)
+		x.client.Head(200, "HTTP/1.1")
 		x.client.End("", time.Millisecond)
 		x.result = ServerResult{Status: 200, Duration: time.Millisecond, ResponseBytes: 1024, CacheResult: "miss"}
 		x.server.End(&x.result)

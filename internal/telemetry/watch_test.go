@@ -112,7 +112,7 @@ func TestAServerIsToldOfOnce(t *testing.T) {
 	for _, e := range []*Endpoint{atA, atB, atB} {
 		var c Client
 		e.StartClient(t.Context(), &c, "GET", "/", "", 0, Ref{})
-		c.Head(200, "HTTP/1.1", "")
+		c.Head(200, "HTTP/1.1")
 		c.End("", time.Millisecond)
 		e.Closed("HTTP/1.1", time.Second)
 	}
