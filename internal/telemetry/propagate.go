@@ -2,8 +2,10 @@ package telemetry
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"net/textproto"
+	"slices"
 	"strings"
 
 	"go.opentelemetry.io/otel/propagation"
@@ -28,28 +30,52 @@ const maxTraceState = 4096
 // Inject makes h, which goes to an upstream, carry the trace of ctx and no
 // other: what the client sent in the propagator's fields is deleted first.
 // Without a propagator the client's trace context passes as it came, in bounds,
-// unless the client is not to be trusted. A silent service is sent none.
+// unless the client is not to be trusted. A silent service is sent none, of
+// whatever format.
 func (s *Service) Inject(ctx context.Context, h http.Header) {
 	t := s.telemetry
 	fields := t.propagated()
-	if len(fields) == 0 || s.silent {
+	switch {
+	case s.silent:
+		maps.DeleteFunc(h, func(name string, _ []string) bool { return tells(name) })
+	case len(fields) == 0:
 		s.pass(h)
 	}
 	for _, name := range fields {
 		delete(h, name)
+	}
+	if !s.silent && !s.baggage && slices.ContainsFunc(fields, foreign) {
+		maps.DeleteFunc(h, func(name string, _ []string) bool { return isBaggage(name) })
 	}
 	if len(fields) > 0 && !s.silent {
 		t.propagator.Inject(ctx, s.carrier(h))
 	}
 }
 
+// foreign reports whether a field is none of W3C's, whose baggage is dropped with
+// the fields that the client may not set.
+func foreign(name string) bool {
+	return name != traceparent && name != tracestate && name != baggageField
+}
+
+// tells reports whether a field carries a trace, or baggage, in one of the formats
+// that OpenTelemetry has propagators for. They may read more fields than they write,
+// and say so of those alone.
+func tells(name string) bool {
+	switch name {
+	case traceparent, tracestate, "B3", "Uber-Trace-Id", "X-Amzn-Trace-Id", "X-Cloud-Trace-Context", "Grpc-Trace-Bin":
+		return true
+	}
+	return strings.HasPrefix(name, "X-B3-") || strings.HasPrefix(name, "Ot-Tracer-") || isBaggage(name)
+}
+
 // pass leaves of the client's own context what may reach the service.
 func (s *Service) pass(h http.Header) {
 	_, ok := traceState(h)
-	if s.silent || s.public {
+	if s.public {
 		delete(h, traceparent)
 	}
-	if s.silent || s.public || !ok {
+	if s.public || !ok {
 		delete(h, tracestate)
 	}
 	if tooLong(h[baggageField]) {

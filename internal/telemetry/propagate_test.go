@@ -142,12 +142,37 @@ func TestNoPropagatorCarriesBaggageUnasked(t *testing.T) {
 		assert.Equal(t, asked, ctx.Value(talkative{}) != nil)
 
 		out := http.Header{"X-Talk": {"stale"}}
+		if !asked {
+			out.Set("uberctx-of-the-client", "canary")
+		}
 		s.Inject(ctx, out)
 		if !asked {
 			assert.Equal(t, http.Header{"X-Talk": {"1"}}, out)
 		} else {
 			assert.Equal(t, "canary", out.Get("Ot-Baggage-User"))
 		}
+	}
+}
+
+// A silent service learns nothing of traces, whatever its propagator says that it
+// writes, and nothing else is withheld.
+func TestASilentServiceIsToldInNoFormat(t *testing.T) {
+	const stays = "X-Other"
+	for _, p := range []propagation.TextMapPropagator{nil, propagation.TraceContext{}, talkative{}} {
+		r := newRig(t, func(c *Config) { c.Propagator = p })
+		out := http.Header{}
+		for _, name := range []string{
+			stays, "traceparent", "tracestate", "baggage", "b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled", "x-b3-flags",
+			"uber-trace-id", "uberctx-user", "jaeger-baggage", "ot-tracer-traceid", "ot-tracer-spanid", "ot-tracer-sampled", "ot-baggage-user",
+			"x-amzn-trace-id", "x-cloud-trace-context", "grpc-trace-bin",
+		} {
+			out.Set(name, "canary")
+		}
+		if p == (talkative{}) {
+			out.Set("x-talk", "canary")
+		}
+		r.Service(ServiceConfig{Name: "users", Silent: true}).Inject(t.Context(), out)
+		assert.Equal(t, http.Header{stays: {"canary"}}, out)
 	}
 }
 
@@ -173,7 +198,7 @@ func TestWhoIsTrustedAndToldOfATrace(t *testing.T) {
 		{"public without a tracer", ServiceConfig{Public: true}, noopTracer(), w3c, false, nil},
 		{"without a propagator", ServiceConfig{}, noopTracer(), nil, true, []string{"Baggage", "Traceparent", "Tracestate"}}, // as it comes from forward
 		{"public without a propagator", ServiceConfig{Public: true}, noopTracer(), nil, false, []string{"Baggage"}},
-		{"silent without a propagator", ServiceConfig{Silent: true}, noopTracer(), nil, true, []string{"Baggage"}},
+		{"silent without a propagator", ServiceConfig{Silent: true}, noopTracer(), nil, true, nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
