@@ -430,6 +430,7 @@ type exchange struct {
 	query   string
 	prefix  string      // what the app and the gateway cut off the path
 	id      []string    // as a field; nil: none yet
+	bearer  string      // the token source's; empty: there is none
 	upload  *retry.Body // the content of the request, once somebody may read it
 	upgrade string
 	whole   bool

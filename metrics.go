@@ -980,30 +980,11 @@ func errorText(err error, secrets []string) string {
 // secrets are what the client has sent, and the service is sent, to identify
 // themselves.
 func (x *exchange) secrets() (all []string) {
+	all = telemetry.Secrets(x.r.Header, x.r.URL.RawQuery)
 	if x.svc != nil {
-		all = slices.Clone(x.svc.secrets)
+		all = append(all, x.svc.secrets...)
 	}
-	all = credentials(all, x.r.Header["Authorization"])
-	all = credentials(all, x.r.Header["Proxy-Authorization"])
-	for _, line := range x.r.Header["Cookie"] {
-		for pair := range strings.SplitSeq(line, ";") {
-			_, value, _ := strings.Cut(pair, "=")
-			all = append(all, strings.TrimSpace(value))
-		}
-	}
-	return all
-}
-
-// credentials appends values of fields, each as it is and without the name of its
-// scheme, the longer first.
-func credentials(all, values []string) []string {
-	for _, v := range values {
-		all = append(all, v)
-		if _, secret, ok := strings.Cut(v, " "); ok {
-			all = append(all, strings.TrimSpace(secret))
-		}
-	}
-	return all
+	return append(all, x.bearer)
 }
 
 // panicsPerSecond bounds how many panics of one place are logged.

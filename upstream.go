@@ -209,7 +209,7 @@ func (c *serviceConfig) build(core *core, next *snapshot, option string, d decla
 		locator:  forward.NewLocator(knownAs(target)),
 		methods:  make(map[string]struct{}, len(p.methods)),
 		waits:    retry.NewTemplate(p.backoffInitial, p.backoffMax),
-		secrets:  credentials(nil, slices.Concat(slices.Collect(maps.Values(p.header))...)),
+		secrets:  telemetry.Credentials(nil, slices.Concat(slices.Collect(maps.Values(p.header))...)),
 		shape:    p.shape(),
 		replicas: replicas,
 	}
@@ -1318,6 +1318,7 @@ func (f *fetch) prepare() *Error {
 		if err != nil {
 			return err
 		}
+		x.bearer = token
 		f.out.header["Authorization"] = []string{"Bearer " + token}
 	}
 	if len(p.rewrite) > 0 {

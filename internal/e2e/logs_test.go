@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -459,6 +460,7 @@ func canaries() map[string]string {
 	for _, place := range []string{
 		"authorization", "cookie", "proxy-authorization", "userinfo", "AWSAccessKeyId", "Signature", "sig", "X-Goog-Signature",
 		"X-Amz-Signature", "X-Amz-Credential", "X-Amz-Security-Token", "bearer", "header", "source", "target", "error", "set-cookie",
+		"basic", "quoted", "api-key",
 	} {
 		all[place] = fmt.Sprintf("canary-%s-5b1f0c", strings.ToLower(place))
 	}
@@ -506,6 +508,12 @@ func TestCanaries(t *testing.T) {
 	own := func(opts ...gateway.ServiceOption) []gateway.ServiceOption {
 		return append(opts, gateway.WithBearerToken(c["bearer"]), gateway.WithHeader("X-Upstream-Pass", c["header"]))
 	}
+	// Hooks read what the client has sent, and tell of it by other words than its names.
+	reads := func(r *http.Request) string {
+		_, password, _ := r.BasicAuth()
+		quoted, _ := r.Cookie("quoted")
+		return fmt.Sprint("it was ", password, " or ", quoted.Value, " or ", r.Header.Get("X-Api-Key"), " or ", r.URL.Query().Get("sig"))
+	}
 	fails := gateway.WithTransport(roundTripper(func(r *http.Request) (*http.Response, error) { return nil, errors.New(everything(r)) }))
 	panics := gateway.WithTransport(roundTripper(func(r *http.Request) (*http.Response, error) { panic(everything(r)) }))
 	o := newObserved(t)
@@ -522,6 +530,12 @@ func TestCanaries(t *testing.T) {
 		gateway.WithService("rewrite", up.URL, own(gateway.WithRewrite(func(r *http.Request) { panic(everything(r)) }))...),
 		gateway.WithService("cookie", up.URL, gateway.WithRewrite(func(r *http.Request) { panic("it was " + cookie(r)) })),
 		gateway.WithService("modify", up.URL, own(gateway.WithModifyResponse(func(r *http.Response) error { return fmt.Errorf("%v %v", r.Header, everything(r.Request)) }))...),
+		gateway.WithService("reads", up.URL, gateway.WithRewrite(func(r *http.Request) { panic(reads(r)) })),
+		gateway.WithService("modify-reads", up.URL, gateway.WithModifyResponse(func(r *http.Response) error { return errors.New(reads(r.Request)) })),
+		gateway.WithService("own-source", target, gateway.WithTokenSource(func(context.Context) (string, error) { return c["source"], nil }),
+			gateway.WithTransport(roundTripper(func(r *http.Request) (*http.Response, error) {
+				return nil, errors.New("it was " + strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
+			}))),
 		gateway.WithService("source", up.URL, gateway.WithTokenSource(func(context.Context) (string, error) { return c["source"], nil })),
 		gateway.WithService("fails-source", target, fails, gateway.WithTokenSource(func(context.Context) (string, error) { return c["source"], nil })),
 		gateway.WithService("no-source", up.URL, gateway.WithTokenSource(func(context.Context) (string, error) {
@@ -543,7 +557,11 @@ func TestCanaries(t *testing.T) {
 			answers.Write(resp.Raw)
 		}
 	}
-	fields := []string{"Authorization: Bearer " + c["authorization"], "Cookie: session=" + c["cookie"], "Proxy-Authorization: Basic " + c["proxy-authorization"]}
+	fields := []string{
+		"Authorization: Bearer " + c["authorization"], "Cookie: session=" + c["cookie"] + `; quoted="` + c["quoted"] + `"`,
+		"Proxy-Authorization: Basic " + c["proxy-authorization"], "X-Api-Key: " + c["api-key"],
+	}
+	basic := append([]string{"Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte("user:"+c["basic"]))}, fields[1:]...)
 	for service := range gw.Stats().Services {
 		for _, path := range []string{"/x?", "/broken?", "/500?", "/%2e%2e/x?"} {
 			for _, accept := range []string{"text/plain", "application/json"} {
@@ -552,6 +570,7 @@ func TestCanaries(t *testing.T) {
 		}
 		send(testnet.Get("http://user:"+c["userinfo"]+"@host.test/"+service+"/x?"+query, fields...))
 		send(testnet.Build("POST", "/"+service+"/x?"+query, "body", fields...))
+		send(testnet.Get("/"+service+"/x?"+query, basic...))
 	}
 	send(testnet.Get("/unknown/x?"+query, fields...))
 	mu.Lock()

@@ -1,6 +1,11 @@
 package telemetry
 
 import (
+	"encoding/base64"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 
 	"go.opentelemetry.io/otel/trace"
@@ -46,13 +51,27 @@ func (sv *Server) spanContext() trace.SpanContext {
 }
 
 // Redact returns a text that somebody else wrote, such as an error's, without
-// what may be a credential: the secrets that are given, in it as they are;
-// userinfo and sensitive parameters of URLs; and what follows the name of an
-// authentication scheme, or of a field or parameter that holds credentials.
+// what may be a credential: the secrets that are given, in it as they are, or as
+// %q or a URL has them; userinfo and sensitive parameters of URLs; and what follows
+// the name of an authentication scheme, or of a field or parameter that holds
+// credentials.
+// With more secrets than anybody has there is nothing left of it.
 func Redact(s string, secrets ...string) string {
+	if len(secrets) > maxSecrets {
+		return redacted
+	}
+	secrets = slices.Clone(secrets)
+	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) }) // one may hold another
 	for _, secret := range secrets {
-		if len(secret) >= leastSecret {
-			s = strings.ReplaceAll(s, secret, redacted)
+		if len(secret) < leastSecret {
+			continue
+		}
+		s = strings.ReplaceAll(s, secret, redacted)
+		quoted := strconv.Quote(secret)
+		for _, other := range [...]string{quoted[1 : len(quoted)-1], url.QueryEscape(secret), url.PathEscape(secret)} {
+			if other != secret {
+				s = strings.ReplaceAll(s, other, redacted)
+			}
 		}
 	}
 	s = s[:min(len(s), maxRedact)] // not before: of a secret that is cut nobody would know
@@ -60,9 +79,69 @@ func Redact(s string, secrets ...string) string {
 	return redactValues(s)
 }
 
+// Secrets returns what a request identifies its sender by, for Redact: the values of
+// Cookie, of the fields that tell by their names that they hold credentials, and of
+// such parameters of its query; each as it is, and as who reads it has it.
+func Secrets(h http.Header, query string) (all []string) {
+	for name, values := range h {
+		var short [32]byte
+		switch folded := string(fold(short[:0], name)); {
+		case folded == "cookie":
+			all = cookies(all, values)
+		case telling(folded):
+			all = Credentials(all, values)
+		}
+	}
+	for pair := range strings.FieldsFuncSeq(query, func(c rune) bool { return c == '&' || c == ';' }) {
+		key, value, _ := strings.Cut(pair, "=")
+		if !sensitive(key) {
+			continue
+		}
+		all = append(all, value)
+		if plain, err := url.QueryUnescape(value); err == nil {
+			all = append(all, plain)
+		}
+	}
+	return all
+}
+
+// cookies appends the values of cookies, without the quotes that they may be in
+// (RFC 6265 §4.1.1).
+func cookies(all, lines []string) []string {
+	for _, line := range lines {
+		for pair := range strings.SplitSeq(line, ";") {
+			_, value, _ := strings.Cut(pair, "=")
+			all = append(all, strings.Trim(value, " \t\""))
+		}
+	}
+	return all
+}
+
+// Credentials appends values of fields, each as it is and without the name of its
+// scheme; of Basic what that is in plain (RFC 7617), and the password alone.
+func Credentials(all, values []string) []string {
+	for _, v := range values {
+		all = append(all, v)
+		scheme, secret, ok := strings.Cut(v, " ")
+		if !ok {
+			continue
+		}
+		secret = strings.TrimSpace(secret)
+		all = append(all, secret)
+		if plain, err := base64.StdEncoding.DecodeString(secret); err == nil && strings.EqualFold(scheme, "basic") {
+			_, password, _ := strings.Cut(string(plain), ":")
+			all = append(all, string(plain), password)
+		}
+	}
+	return all
+}
+
 // maxRedact is how much of a text is looked at for what may be a credential; the
 // rest is dropped.
 const maxRedact = 8 << 10
+
+// maxSecrets is how many are looked for.
+const maxSecrets = 1000
 
 // leastSecret is how long a secret has to be to be looked for: shorter ones are
 // in many words.

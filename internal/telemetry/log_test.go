@@ -1,6 +1,9 @@
 package telemetry
 
 import (
+	"fmt"
+	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -55,6 +58,36 @@ func TestRedactKnowsLongSecrets(t *testing.T) {
 	for _, size := range []int{maxRedact / 3, maxRedact - 1, maxRedact, maxRedact + 1, 3 * maxRedact} {
 		secret := strings.Repeat("canary", size/6)
 		assert.NotContains(t, Redact(strings.Repeat(secret+"; ", 5), secret), "canary", "%d", size)
+	}
+}
+
+// A secret is found as programs write it, and before others that are a part of it.
+func TestRedactKnowsSecretsHoweverTheyAreWritten(t *testing.T) {
+	t.Parallel()
+	const secret = `ca"na\ry 1+2/3`
+	got := Redact(fmt.Sprintf("%s %q %s %s", secret, secret, url.QueryEscape(secret), url.PathEscape(secret)), "ca\"na", secret)
+	assert.Equal(t, `REDACTED "REDACTED" REDACTED REDACTED`, got)
+	assert.Equal(t, redacted, Redact("canary", make([]string, maxSecrets+1)...))
+}
+
+func TestSecrets(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		header http.Header
+		query  string
+		want   []string
+	}{
+		{nil, "", nil},
+		{http.Header{"Accept": {"text/html"}, "Host": {"h"}}, "a=1&page=2", nil},
+		{http.Header{"Authorization": {"Bearer one", "two"}}, "", []string{"Bearer one", "one", "two"}},
+		{http.Header{"Proxy-Authorization": {"Basic  dXNlcjpwYTpzcw=="}}, "", []string{"Basic  dXNlcjpwYTpzcw==", "dXNlcjpwYTpzcw==", "user:pa:ss", "pa:ss"}},
+		{http.Header{"Authorization": {"Basic dXNlcjpwYTpzcw"}}, "", []string{"Basic dXNlcjpwYTpzcw", "dXNlcjpwYTpzcw"}},
+		{http.Header{"Cookie": {`a=1; b="2" ;c`, "d=4=4"}}, "", []string{"1", "2", "", "4=4"}},
+		{http.Header{"X-Api-Key": {"one"}}, "", []string{"one"}},
+		{http.Header{"X_auth_token": {"one"}}, "", []string{"one"}},
+		{nil, "a=1&token=one%20two;%73ig=+&key=%zz", []string{"one%20two", "one two", "+", " ", "%zz"}},
+	} {
+		assert.Equal(t, tt.want, Secrets(tt.header, tt.query), "%v", tt)
 	}
 }
 
