@@ -71,6 +71,7 @@ func TestMetricsAreAnsweredByAccept(t *testing.T) {
 		contentType    string
 	}{
 		{"GET", "", 200, text},
+		{"GET", " , ", 200, text},
 		{"GET", "*/*", 200, text},
 		{"GET", "text/*", 200, text},
 		{"GET", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", 200, text},

@@ -7,10 +7,10 @@ import (
 )
 
 // Accept returns the offered media type that the client prefers, the first of equals, or "" if it accepts none (RFC 9110 §12.5.1). A request
-// without Accept takes anything; a malformed member counts for nothing.
+// without Accept takes anything, and so does one that says nothing in it; a malformed member counts for nothing.
 func Accept(h http.Header, offers ...string) string {
 	lines := h["Accept"]
-	if len(lines) == 0 {
+	if strings.Trim(strings.Join(lines, ","), ", \t") == "" {
 		return offers[0]
 	}
 	best, bestQ := "", 0.0
