@@ -1117,7 +1117,7 @@ type UpstreamStats struct {
 	Retries     uint64            `json:"retries"`
 	Hedges      uint64            `json:"hedges"`
 	CacheHits   uint64            `json:"cache_hits"`
-	CacheMisses uint64            `json:"cache_misses"` // whatever went upstream although the service has a cache
+	CacheMisses uint64            `json:"cache_misses"` // those that found no answer in the service's cache
 	Errors      map[Reason]uint64 `json:"errors"`       // by reason; those that did not occur are absent
 	Latency     Latency           `json:"latency"`      // arrival to the response's last byte
 	Stages      []StageStats      `json:"stages"`       // in their order, those that requests were at; then "own" and "total"
@@ -1720,12 +1720,13 @@ func writeJSON(w http.ResponseWriter, r *http.Request, status int, contentType s
 
 // HealthHandler answers GET by the last segment of its path, in the format of
 // draft-inadarei-api-health-check. "livez" is 200 as long as the process answers.
-// "readyz" is 200, and 503 from [Gateway.Drain] on. Anything else is the full
-// report: how each service is, and with ?verbose each of its replicas, by host and
-// port, its circuit breaker and its connections. For that each replica is asked
-// for its [WithHealthPath], side by side, 32 at a time, each within its
-// [WithHealthTimeout], and at most once a second, however many want to know. A
-// broken service is a warning, or what [WithHealthPolicy] says.
+// "readyz" is 200, but 503 from [Gateway.Drain] on, and while a service is broken
+// that is [HealthUnready] then. Anything else is the full report: how each service
+// is, and with ?verbose each of its replicas, by host and port, its circuit breaker
+// and its connections. For that each replica is asked for its [WithHealthPath], side
+// by side, 32 at a time, each within its [WithHealthTimeout], and at most once a
+// second, however many want to know. A broken service is a warning, or what
+// [WithHealthPolicy] says.
 func (g *Gateway) HealthHandler() http.Handler {
 	return g.core.healthHandler(g.core.life, func() []*service {
 		return slices.Collect(maps.Values(g.core.snapshot.Load().services))
