@@ -294,15 +294,29 @@ func underPrefix(prefix string) func(*keyParts) bool {
 	return func(k *keyParts) bool { return strings.HasPrefix(k.target, prefix) }
 }
 
-// keyParts are what the beginning of a key says. What follows is of where the
-// request came in, and tells further resources apart.
+// keyParts are what the beginning of a key says. What follows tells further
+// resources apart.
 type keyParts struct{ scope, target, query string }
+
+// site is what a key says of where its request came in.
+type site struct{ proto, host, prefix string }
 
 func splitKey(key string) (k keyParts) {
 	k.scope, key = rfc9111.CutKey(key)
 	k.target, key = rfc9111.CutKey(key)
 	k.query, _ = rfc9111.CutKey(key)
 	return k
+}
+
+func siteOf(key string) (s site) {
+	for range 4 { // what splitKey takes, and the service's own scope
+		_, key = rfc9111.CutKey(key)
+	}
+	s.proto, key = rfc9111.CutKey(key)
+	s.host, key = rfc9111.CutKey(key)
+	_, key = rfc9111.CutKey(key)
+	s.prefix, _ = rfc9111.CutKey(key)
+	return s
 }
 
 // cacheKey appends the key of what a GET of this target would find.
@@ -628,6 +642,7 @@ type visit struct {
 	found   *resource     // nil: nothing is stored under the key
 	stored  *entry        // of it, what the request selects; nil: nothing
 	age     time.Duration // of stored
+	doubt   rfc9111.Doubt // why that has to be validated
 	since   store.Since   // when the fetch began
 	call    flight.Call[*answer]
 	spent   bool          // a 304 has been about something that is not stored
@@ -770,7 +785,8 @@ func (v *visit) weigh(res *resource) rfc9111.Use {
 		x.cache.forward = rfc9111.ForwardPartial
 		return rfc9111.MustValidate
 	}
-	use := e.terms.Use(v.control, v.age)
+	use, doubt := e.terms.Judge(v.control, v.age)
+	v.doubt = doubt
 	if use == rfc9111.MustValidate {
 		x.cache.forward = rfc9111.ForwardStale
 		if e.terms.Fresh(v.age) {
@@ -2105,11 +2121,8 @@ func (g *Gateway) warm(ctx context.Context, out *Warmed) {
 	}()
 	for done := false; !done; {
 		snap := g.core.snapshot.Load()
-		segment, rest := forward.Split(forward.Path(r.URL))
-		for snap.services[segment] == nil && rest != "" {
-			segment, rest = forward.Split(rest)
-		}
-		done = g.core.serve(snap, w, r.WithContext(ctx), snap.services[segment], rest, false)
+		svc, rest := snap.find(r.URL)
+		done = g.core.serve(snap, w, r.WithContext(ctx), svc, rest, false)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -536,6 +537,80 @@ func ExampleStats_String() {
 	// stage  count  total    mean  min  p50   p95   p99    max
 	// own    81204  731ms     9µs  4µs  8µs  21µs  44µs  3.1ms
 	// total  81204  3m11s  2.36ms  4µs  9µs  11ms  33ms     2s
+}
+
+// What would become of a request is said without sending it. One replica of two
+// fails, and is left out for a minute.
+func ExampleGateway_Explain() {
+	well := service(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "public, max-age=60")
+		w.Header().Set("ETag", `"v1"`)
+		fmt.Fprint(w, "user ", r.URL.Path)
+	})
+	defer well.Close()
+	broken := service(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
+	defer broken.Close()
+	names := map[string]string{"users-1:8000": well.Listener.Addr().String(), "users-2:8000": broken.Listener.Addr().String()}
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, names[address])
+	}
+
+	cache, err := gateway.NewCache()
+	if err != nil {
+		log.Fatal(err)
+	}
+	gw, err := gateway.New(
+		gateway.WithCache(cache), gateway.WithDialContext(dial), gateway.WithLogger(slog.New(slog.DiscardHandler)),
+		gateway.WithService("users", "http://users-1:8000", gateway.WithReplicas(gateway.Replica{URL: "http://users-2:8000"}),
+			gateway.WithBalancing(gateway.RoundRobin()), gateway.WithEjection(1, time.Minute, time.Hour), gateway.WithBearerToken("t0ken")),
+	)
+	if err != nil {
+		log.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/api/", http.StripPrefix("/api", gw))
+	for _, path := range []string{"42?full=1", "43", "44"} {
+		mux.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "https://app.test/api/users/"+path, http.NoBody))
+	}
+
+	r, err := http.NewRequest(http.MethodGet, "https://app.test/api/users/42?full=1", http.NoBody)
+	if err != nil {
+		log.Fatal(err)
+	}
+	e := gw.Explain(r) // or the request that a handler behind http.StripPrefix was given
+	fmt.Println(e.Verdict == gateway.VerdictFresh, e.Cache.Stored.Age < time.Minute)
+	fmt.Print(e)
+
+	if err := errors.Join(gw.Shutdown(context.Background()), cache.Shutdown(context.Background())); err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// true true
+	// GET /api/users/42: fresh (200), what is stored is fresh for 1m more
+	//   service  users
+	//   route    /users/{path...}
+	//   target   http://users-1:8000/42?full=1
+	// cache
+	//   key       https://app.test/api/users/42?full=1
+	//   stored    fresh for 1m more, 0s old, 1m by max-age, status 200, 8 bytes
+	//   of which  ETag, stands in for errors
+	//   status    gateway; hit; ttl=60
+	// replicas
+	//   users-1:8000  candidate, and the one that is chosen, 0 requests in flight, 1 connection idle
+	//   users-2:8000  out: ejected, due in 1m, 0 requests in flight, 1 connection idle
+	// policies
+	//   WithTimeout          30s to the response's header
+	//   WithDialTimeout      5s
+	//   WithBodyIdleTimeout  1m
+	//   WithAcquireTimeout   1s
+	//   WithBreaker          0.5 of 20 within 10s; closed, 0 of 3 failed
+	//   WithPanicThreshold   0.5
+	//   WithEjection         1 failure in a row, for 1m to 1h
+	//   WithBalancing        round robin
+	//   WithRetries          2; the budget has room for 29
+	//   WithCache            stale for up to 24h
+	//   WithCollapseTimeout  10s
+	//   WithBearerToken      sets Authorization
 }
 
 // A rewrite hook changes what a service is sent.

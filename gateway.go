@@ -13,7 +13,10 @@
 package gateway
 
 import (
+	"bufio"
+	"cmp"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
@@ -23,7 +26,9 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"runtime/debug"
 	"slices"
@@ -33,7 +38,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/embedgw/gateway/internal/balance"
 	"github.com/embedgw/gateway/internal/dash"
+	"github.com/embedgw/gateway/internal/explain"
+	"github.com/embedgw/gateway/internal/flight"
 	"github.com/embedgw/gateway/internal/flood"
 	"github.com/embedgw/gateway/internal/forward"
 	"github.com/embedgw/gateway/internal/h1"
@@ -354,6 +362,16 @@ type snapshot struct {
 	memory   *work.Watch   // of the process; nil: none
 	growth   *memoryPolicy // its
 	logLimit int           // lines of requests for no known service, of a kind and a second
+}
+
+// find returns the service that the first segment names that names one, and what
+// follows that.
+func (s *snapshot) find(u *url.URL) (svc *service, rest string) {
+	segment, rest := forward.Split(forward.Path(u))
+	for s.services[segment] == nil && rest != "" {
+		segment, rest = forward.Split(rest)
+	}
+	return s.services[segment], rest
 }
 
 // caches are those that the services use, each once.
@@ -1305,4 +1323,631 @@ func answerError(w http.ResponseWriter, r *http.Request, err *Error) {
 			Reason Reason `json:"reason"`
 		}{"about:blank", http.StatusText(err.Status), err.Status, text, err.Reason})
 	}
+}
+
+// A Verdict is what becomes of a request. The constants are all there are.
+type Verdict string
+
+// The verdicts.
+const (
+	VerdictFresh      Verdict = "fresh"                  // it is answered from the cache
+	VerdictStale      Verdict = "stale"                  // the same, by what is stale, which the client takes
+	VerdictRefresh    Verdict = "stale-while-revalidate" // the same, by what is stale and is validated behind the request
+	VerdictInstead    Verdict = "stale-if-error"         // the same, by what stands in, because the gateway would refuse the request
+	VerdictRevalidate Verdict = "revalidate"             // the service is asked whether what is stored is still true
+	VerdictCollapse   Verdict = "collapse"               // it waits for the answer to another request
+	VerdictSend       Verdict = "send"                   // it is sent to the service
+	VerdictRefuse     Verdict = "refuse"                 // the gateway answers it with an error
+)
+
+// An Explanation is what [Gateway.Explain] says of a request. No value of a header
+// field, cookie or token is in it, and no credential in a query; names, paths and
+// addresses are.
+type Explanation struct {
+	Method  string `json:"method"`
+	Path    string `json:"path"`    // as the client sent it, without the query
+	Service string `json:"service"` // empty: none
+	Route   string `json:"route"`   // the template of spans, such as "/api/users/{path...}"; empty: none is known
+	Target  string `json:"target"`  // where it is sent, if it is: a URL, before WithRewrite; empty: nowhere
+
+	Verdict    Verdict       `json:"verdict"`
+	Status     int           `json:"status"`         // of the answer, where it is the gateway's to say; zero: it is not
+	Reason     Reason        `json:"reason"`         // why it is refused, or would be but for what stands in; else empty
+	RetryAfter time.Duration `json:"retry_after_ns"` // when another request may fare better; zero: nobody knows
+	Why        string        `json:"why"`            // the verdict in a sentence
+
+	Cache    *ExplainedCache    `json:"cache"`    // nil: none is asked
+	Replicas []ExplainedReplica `json:"replicas"` // of the service, in their order; then those that were removed and still have connections
+	Policies []ExplainedPolicy  `json:"policies"` // that apply to the request, and what they are in
+	Notes    []string           `json:"notes"`    // what else there is to know, in sentences
+}
+
+// ExplainedCache is what a cache has for a request.
+type ExplainedCache struct {
+	Key      string          `json:"key"`       // as a URL: where the request came in, and what of its query counts; empty: the cache is passed by
+	KeyParts []string        `json:"key_parts"` // what else tells requests apart, by its name
+	Status   string          `json:"status"`    // Cache-Status (RFC 9211), as far as it is known before the answer; empty with WithoutCacheStatus
+	Stored   *ExplainedEntry `json:"stored"`    // what the request selects of what is stored; nil: nothing
+	Variants int             `json:"variants"`  // that are stored under the key, by Vary
+	Unusable string          `json:"unusable"`  // why nothing that is stored is the answer; empty: something is
+	Unstored string          `json:"unstored"`  // why an answer that says no more than max-age is not stored: a detail of Cache-Status; empty: it is, or none is asked for
+	Shared   bool            `json:"shared"`    // a request for the same is under way, whose answer this one would wait for
+}
+
+// ExplainedEntry is a stored response.
+type ExplainedEntry struct {
+	State    string        `json:"state"` // fresh, stale
+	Code     int           `json:"code"`  // its status
+	Received time.Time     `json:"received"`
+	Age      time.Duration `json:"age_ns"`      // RFC 9111 §4.2.3
+	TTL      time.Duration `json:"ttl_ns"`      // for how long it is fresh; negative: since when it is not
+	Lifetime time.Duration `json:"lifetime_ns"` // RFC 9111 §4.2.1
+	Source   string        `json:"source"`      // what says that: s-maxage, max-age, Expires, heuristic
+	Expired  bool          `json:"expired"`     // by Cache.Expire and its like, which have ended the lifetime
+	Bytes    int64         `json:"bytes"`       // of its content
+	Partial  bool          `json:"partial"`     // parts of it are stored, not all
+	Vary     []string      `json:"vary"`        // names of fields (RFC 9111 §4.1)
+
+	Validators           []string      `json:"validators"`                // ETag, Last-Modified
+	StaleWhileRevalidate time.Duration `json:"stale_while_revalidate_ns"` // RFC 5861 §3; zero: not at all
+	StaleIfError         bool          `json:"stale_if_error"`            // it stands in if the service cannot be reached
+}
+
+// ExplainedReplica is one replica as a request finds it.
+type ExplainedReplica struct {
+	Address   string        `json:"address"`   // host:port, or a socket's path
+	Candidate bool          `json:"candidate"` // it may be chosen
+	Out       string        `json:"out"`       // why it may not: unhealthy, ejected, on trial, removed; empty: it may
+	Chosen    bool          `json:"chosen"`    // it is the one, where that is certain
+	Health    string        `json:"health"`    // healthy, ejected, unhealthy
+	Due       bool          `json:"due"`       // it was ejected, and the next request is its trial
+	Back      time.Duration `json:"back_ns"`   // when one that is ejected is due; zero: it is not, or is already
+	Weight    float64       `json:"weight"`    // less than its own during a slow start
+	InFlight  int64         `json:"in_flight"`
+	Full      bool          `json:"full"`  // no connection is free, and none more may be made (WithMaxConns)
+	Conns     ConnStats     `json:"conns"` // zero for a round tripper of the app's
+}
+
+// ExplainedPolicy is one policy that applies to a request.
+type ExplainedPolicy struct {
+	Option string `json:"option"` // that it is by, such as "WithTimeout"
+	Value  string `json:"value"`
+	State  string `json:"state"` // what it is in, or does for this request; empty: nothing to say
+}
+
+// Explain says what would become of a request at this moment, and why: what is
+// stored for it, which replicas may be chosen, which policies apply. It sends
+// nothing, waits for nothing and changes nothing, not even statistics; by the
+// time that the request is made, others may have changed all of it.
+//
+// r is as [Gateway.ServeHTTP] gets it, behind [http.StripPrefix]. One that no
+// server has received, such as [http.NewRequest] makes with a whole URL, is taken
+// as [Gateway.Warm] takes its URLs. Its body is not read. The function of
+// [WithCachePartition] is called, as a part of the key; hooks, token sources and
+// round trippers are not, so that what these would change is not known.
+func (g *Gateway) Explain(r *http.Request) Explanation {
+	if r == nil || r.URL == nil {
+		err := fault(ReasonBadRequest, nil)
+		return Explanation{Verdict: VerdictRefuse, Status: err.Status, Reason: err.Reason, Why: "there is no request, or it has no URL"}
+	}
+	x := &exchange{core: g.core, snap: g.core.snapshot.Load(), life: g.core.life, r: r, start: time.Now()}
+	if r.RequestURI != "" || r.URL.Host == "" {
+		var segment string
+		segment, x.rest = forward.Split(forward.Path(r.URL))
+		x.svc = x.snap.services[segment]
+	} else {
+		in := *r
+		in.Method, in.Host, in.RequestURI = cmp.Or(r.Method, http.MethodGet), cmp.Or(r.Host, r.URL.Host), r.URL.RequestURI()
+		if r.URL.Scheme == "https" {
+			in.TLS = new(tls.ConnectionState)
+		}
+		x.r = &in
+		x.svc, x.rest = x.snap.find(r.URL)
+	}
+	if x.svc != nil {
+		x.life = x.svc.up.life
+	}
+	x.ctx = x.r.Context()
+	if x.w = http.ResponseWriter(nowhere{}); x.r.ProtoMajor == 1 {
+		x.w = tunneler{}
+	}
+	return x.explain()
+}
+
+// tunneler is a client whose connection can be taken over.
+type tunneler struct{ nowhere }
+
+func (tunneler) Hijack() (net.Conn, *bufio.ReadWriter, error) { return nil, nil, http.ErrNotSupported }
+
+// explain is what becomes of an exchange that nobody begins.
+func (x *exchange) explain() Explanation {
+	path, _, _ := strings.Cut(x.requestPath(), "?")
+	e := Explanation{
+		Method: forward.Printable(x.r.Method, 32), Path: forward.Printable(path, 512),
+		Replicas: []ExplainedReplica{}, Policies: []ExplainedPolicy{}, Notes: []string{},
+	}
+	svc := x.svc
+	if svc != nil {
+		e.Service, e.Route = svc.up.name, forward.Printable(svc.spans(false).Template(x.r.Pattern), 512)
+	}
+	if err := x.refused(!x.life.Closed()); err != nil {
+		e.refuse(x, err)
+	} else if c := x.asks(); c != nil {
+		x.explainCache(&e, c)
+	} else {
+		x.explainFetch(&e, nil)
+	}
+	if svc == nil {
+		return e
+	}
+	if e.Reason != ReasonTargetTooLong && e.Reason != ReasonBadRequest {
+		f := &fetch{x: x, svc: svc}
+		f.address()
+		u := f.out.url(svc.target)
+		e.Target = u.Scheme + "://" + u.Host + forward.Printable(f.out.path, 512) + shownQuery(f.out.query)
+		x.explainReplicas(&e, f)
+	}
+	x.explainPolicies(&e)
+	x.explainNotes(&e)
+	return e
+}
+
+// shownQuery is a query as it may be shown, with its question mark.
+func shownQuery(query string) string {
+	if query == "" {
+		return ""
+	}
+	return "?" + forward.Printable(telemetry.RedactQuery(query), 1024)
+}
+
+// refuse has the verdict be an error.
+func (e *Explanation) refuse(x *exchange, err *Error) {
+	e.Verdict, e.Status, e.Reason, e.RetryAfter, e.Why = VerdictRefuse, err.Status, err.Reason, err.retryAfter, x.whyNot(err)
+}
+
+// whyNot says of a refusal what its text for clients does not.
+func (x *exchange) whyNot(err *Error) string {
+	switch err.Reason {
+	case ReasonUnknownService:
+		return "its first path segment is the name of no service"
+	case ReasonNotCached:
+		return "it asks for what is stored, and that is no answer to it (only-if-cached)"
+	case ReasonRateLimited:
+		return "the rate limit has no room for " + explain.Span(err.retryAfter)
+	case ReasonOverloaded:
+		return "all places are taken, and nobody more may wait for one (WithMaxConcurrency)"
+	case ReasonNoReplica:
+		return "no replica is healthy (WithPanicThreshold)"
+	case ReasonBreakerOpen:
+		if wait := x.svc.breaker.RetryAfter(x.start); wait > 0 {
+			return "the circuit breaker is open for " + explain.Span(wait) + " more"
+		}
+		return "the circuit breaker is half-open, and others are trying whether the service is well again"
+	}
+	text := strings.TrimSuffix(reasons[err.Reason.index()].text, ".")
+	if err.Err != nil {
+		text += ": " + errorText(err.Err, x.secrets())
+	}
+	return strings.ToLower(text[:1]) + text[1:]
+}
+
+// explainFetch says what becomes of a request that goes to the service, for a visit
+// of a cache or for none.
+func (x *exchange) explainFetch(e *Explanation, v *visit) {
+	err := x.svc.foresee(x.start)
+	switch {
+	case err == nil:
+		e.Verdict, e.Why = VerdictSend, "nothing keeps it from the service"
+	case v != nil && v.standsInFor(err):
+		e.refuse(x, err)
+		x.cache.forward, x.cache.detail = rfc9111.ForwardStale, "stale-if-error"
+		e.Verdict, e.Status, e.Why = VerdictInstead, x.statusOf(v.stored), "what is stored stands in: "+e.Why
+	default:
+		e.refuse(x, err)
+	}
+}
+
+// explainCache says what becomes of a request that goes through a cache.
+func (x *exchange) explainCache(e *Explanation, c *Cache) {
+	v, out := &x.visit, &ExplainedCache{KeyParts: []string{}}
+	e.Cache = out
+	ok, panicked := v.foresee(x, c)
+	if panicked {
+		e.refuse(x, fault(ReasonPanic, errHookPanic))
+		return
+	}
+	defer func() {
+		if x.svc.policy.caching.silent {
+			return
+		}
+		s := x.cache.words()
+		if e.Verdict == VerdictFresh || e.Verdict == VerdictStale || e.Verdict == VerdictRefresh {
+			s = rfc9111.Status{Hit: true, Timed: true, TTL: v.stored.terms.Lifetime - v.age.Truncate(time.Second)}
+		}
+		out.Status = string(rfc9111.AppendStatus(nil, cacheName, &s))
+	}()
+	if !ok {
+		out.Unusable, out.Unstored = "the request passes the cache by: "+x.cache.detail, x.cache.detail
+		x.explainFetch(e, nil)
+		return
+	}
+	out.Key, out.KeyParts = shownKey(v.key), x.svc.policy.caching.keyParts()
+	use := rfc9111.MustValidate
+	if res, ok := c.store.Peek(v.key); ok {
+		use = v.weigh(res)
+		out.Variants, out.Stored = len(res.variants), v.explainStored()
+	} else {
+		x.cache.forward = rfc9111.ForwardURIMiss
+	}
+	switch use {
+	case rfc9111.Fresh:
+		e.Verdict, e.Why = VerdictFresh, "what is stored is fresh for "+explain.Span(out.Stored.TTL)+" more"
+	case rfc9111.Stale:
+		e.Verdict, e.Why = VerdictStale, "what is stored is stale, and the request takes that (max-stale)"
+	case rfc9111.WhileRevalidate:
+		e.Verdict, e.Why = VerdictRefresh, "what is stored is stale, and may be served while it is validated (stale-while-revalidate)"
+	default:
+		out.Unusable, out.Unstored = v.unusable(), x.unstored()
+		v.explainMiss(e)
+		return
+	}
+	e.Status = x.statusOf(v.stored)
+}
+
+// foresee is begin, and says whether the function of WithCachePartition panicked.
+func (v *visit) foresee(x *exchange, c *Cache) (ok, panicked bool) {
+	defer func() { panicked = recover() != nil }()
+	return v.begin(x, c), false
+}
+
+// explainMiss says what becomes of a request that what is stored does not answer.
+func (v *visit) explainMiss(e *Explanation) {
+	x := v.x
+	switch v.unmet() {
+	case needNothing:
+		e.refuse(x, fault(ReasonNotCached, nil))
+		return
+	case needHead:
+		x.cache.detail = "method"
+		x.explainFetch(e, v)
+		return
+	case needPart:
+		x.explainFetch(e, nil)
+		return
+	}
+	role := flight.Alone
+	if _, ok := v.waits(); ok {
+		role = v.by.calls.Peek(v.key, x.start)
+	}
+	if role == flight.Follow {
+		e.Cache.Shared, e.Verdict, x.cache.collapsed = true, VerdictCollapse, true
+		e.Why = "another request for the same is under way, whose answer may be one to this"
+		return
+	}
+	x.explainFetch(e, v)
+	if e.Verdict != VerdictSend {
+		return
+	}
+	switch missing, validate := v.demand(); {
+	case missing.Len() > 0:
+		e.Why = "the part that is missing of what is stored is asked for"
+	case len(validate) > 0 && v.stored == nil:
+		e.Why = "the service is asked, and whether something that is stored is the answer after all"
+	case len(validate) > 0:
+		e.Verdict, e.Why = VerdictRevalidate, "the service is asked whether what is stored is still true: "+e.Cache.Unusable
+	}
+}
+
+// unusable says why nothing that is stored is the answer.
+func (v *visit) unusable() string {
+	switch v.x.cache.forward {
+	case rfc9111.ForwardURIMiss:
+		return "nothing is stored under the key"
+	case rfc9111.ForwardVaryMiss:
+		return "what is stored is for requests with other fields (Vary)"
+	case rfc9111.ForwardPartial:
+		return "a part is stored, and not all that the request asks for"
+	}
+	return v.doubt.String()
+}
+
+// unstored says why an answer to the request that has a lifetime, and says no more,
+// is not stored.
+func (x *exchange) unstored() string {
+	ex := rfc9111.Exchange{
+		Method: http.MethodGet, Status: http.StatusOK, Request: x.r.Header, Response: http.Header{"Cache-Control": {"max-age=1"}},
+		Injected: x.svc.policy.injects(), Framed: true, RequestTime: x.start, ResponseTime: x.start,
+	}
+	if x.r.Method == http.MethodHead {
+		ex.Method = x.r.Method
+	}
+	return string(rfc9111.Storable(&ex, x.svc.policy.caching.rules))
+}
+
+// shownKey is a key as the URL that it stands for.
+func shownKey(key []byte) string {
+	k, at := splitKey(string(key)), siteOf(string(key))
+	return at.proto + "://" + forward.Printable(at.host+at.prefix+k.target, 1024) + shownQuery(k.query)
+}
+
+// keyParts names what the operator has tell requests apart.
+func (c *caching) keyParts() []string {
+	parts := []string{}
+	for _, name := range c.keyHeaders {
+		parts = append(parts, "field "+name)
+	}
+	for _, name := range c.keyCookies {
+		parts = append(parts, "cookie "+name)
+	}
+	if c.partition != nil {
+		parts = append(parts, "WithCachePartition")
+	}
+	return parts
+}
+
+// explainStored says what the request selects of what is stored.
+func (v *visit) explainStored() *ExplainedEntry {
+	e := v.stored
+	if e == nil {
+		return nil
+	}
+	t := &e.terms
+	out := &ExplainedEntry{
+		State: "stale", Code: e.status, Received: e.received, Age: v.age, TTL: t.Lifetime - v.age, Lifetime: t.Lifetime, Expired: v.found.expired,
+		Source: string(rfc9111.SourceOf(&rfc9111.Exchange{Response: e.head.Header()}, v.x.svc.policy.caching.rules)),
+		Bytes:  e.length, Partial: e.part != nil, Vary: append([]string{}, e.vary...), Validators: []string{},
+		StaleWhileRevalidate: max(t.StaleWhileRevalidate, 0), StaleIfError: v.standsIn(true),
+	}
+	if t.Fresh(v.age) {
+		out.State = "fresh"
+	}
+	if e.validators.ETag != "" {
+		out.Validators = append(out.Validators, "ETag")
+	}
+	if e.validators.LastModified != "" {
+		out.Validators = append(out.Validators, "Last-Modified")
+	}
+	if t.NoStale {
+		out.StaleWhileRevalidate = 0
+	}
+	return out
+}
+
+// explainReplicas says which replicas may be chosen for a fetch that was addressed.
+func (x *exchange) explainReplicas(e *Explanation, f *fetch) {
+	svc := x.svc
+	hash, known := f.hash()
+	changeable := len(svc.policy.rewrite) > 0 || svc.policy.tokenSource != nil && svc.policy.balancing.field == "field"
+	outlook := svc.set.Outlook(hash, known && !changeable, x.start)
+	for _, p := range outlook.Endpoints {
+		r := p.Value.explained(p.Status(x.start))
+		r.Candidate, r.Out, r.Due, r.Chosen = p.Out == "", p.Out, p.Due, p.Endpoint == outlook.Chosen
+		r.Full = p.Value.client != nil && r.Conns.Idle == 0 && r.Conns.InUse >= int64(svc.policy.maxConns)
+		if until := p.Status(x.start).Until; until.After(x.start) {
+			r.Back = until.Sub(x.start)
+		}
+		e.Replicas = append(e.Replicas, r)
+	}
+	if outlook.All != "" {
+		e.Notes = append(e.Notes, "all replicas may be chosen, fit or not: "+outlook.All)
+	}
+	svc.up.mu.Lock()
+	defer svc.up.mu.Unlock()
+	for _, gone := range svc.up.retired {
+		if !gone.quiet() {
+			r := gone.explained(balance.Status{})
+			r.Out, r.Health = "removed", ""
+			e.Replicas = append(e.Replicas, r)
+		}
+	}
+}
+
+// explained is what there is to say of an endpoint by itself.
+func (e *endpoint) explained(s balance.Status) ExplainedReplica {
+	return ExplainedReplica{Address: e.address, Health: s.Health.String(), Weight: s.Weight, InFlight: s.InFlight, Conns: e.conns()}
+}
+
+// explainPolicies says which policies apply to the request.
+func (x *exchange) explainPolicies(e *Explanation) {
+	p := x.svc.policy
+	say := func(applies bool, option, value, state string) {
+		if applies {
+			e.Policies = append(e.Policies, ExplainedPolicy{option, value, state})
+		}
+	}
+	left := ""
+	if due, _ := x.due(); p.timeout > 0 && due.Before(x.start.Add(p.timeout)) {
+		left = explain.Span(due.Sub(x.start)) + " are left"
+	}
+	say(p.timeout > 0, "WithTimeout", explain.Span(p.timeout)+" to the response's header", left)
+	for _, t := range [...]struct {
+		option string
+		limit  time.Duration
+	}{
+		{"WithAttemptTimeout", p.attemptTimeout}, {"WithDialTimeout", p.dialTimeout}, {"WithResponseHeaderTimeout", p.responseHeaderTimeout},
+		{"WithBodyIdleTimeout", p.bodyIdleTimeout}, {"WithMaxDuration", p.maxDuration}, {"WithAcquireTimeout", p.acquireTimeout},
+	} {
+		say(t.limit > 0, t.option, explain.Span(t.limit), "")
+	}
+	say(p.maxBodyBytes >= 0, "WithMaxBodyBytes", explain.Bytes(p.maxBodyBytes), "")
+	say(p.maxAnswerBytes > 0, "WithMaxResponseBytes", explain.Bytes(p.maxAnswerBytes), "")
+	say(x.upgrade != "", "WithMaxTunnels", strconv.Itoa(p.maxTunnels), explain.Count(x.svc.up.tunnels.Load(), "tunnel")+" open")
+	x.explainGates(say)
+	x.explainRetries(say)
+	x.explainHandling(say)
+}
+
+// explainGates says what may refuse the request before it is sent.
+func (x *exchange) explainGates(say func(applies bool, option, value, state string)) {
+	svc, p := x.svc, x.svc.policy
+	if svc.rate != nil {
+		say(true, "WithRateLimit", fmt.Sprintf("%g a second, %d at once", p.ratePerSecond, p.rateBurst), fmt.Sprintf("room for %d", max(int(svc.rate.TokensAt(x.start)), 0)))
+	}
+	if svc.limit != nil {
+		free, queue := svc.limit.Room()
+		say(true, "WithMaxConcurrency", fmt.Sprintf("%d, %d wait", p.concurrency, p.concurrencyQueue), fmt.Sprintf("%d free, room for %d to wait", free, queue))
+	}
+	if svc.breaker != nil {
+		b := svc.breaker.Status(x.start)
+		state := b.State.String()
+		switch b.State {
+		case balance.Closed:
+			state += fmt.Sprintf(", %d of %d failed", b.Failed, b.Requests)
+		case balance.Open:
+			state += explain.If(svc.breaker.RetryAfter(x.start) == 0, ", and due for a trial")
+			if wait := svc.breaker.RetryAfter(x.start); wait > 0 {
+				state += ", for " + explain.Span(wait) + " more"
+			}
+		}
+		say(true, "WithBreaker", fmt.Sprintf("%g of %d within %s", p.breakerRatio, p.breakerVolume, explain.Span(p.breakerWindow)), state)
+	}
+	say(p.panicShare > 0, "WithPanicThreshold", fmt.Sprintf("%g", p.panicShare), "")
+	say(p.ejectBase > 0, "WithEjection", fmt.Sprintf("%s in a row, for %s to %s", explain.Count(p.ejectFailures, "failure"), explain.Span(p.ejectBase), explain.Span(p.ejectMax)), "")
+	say(p.checkInterval > 0, "WithHealthChecks", "every "+explain.Span(p.checkInterval), "")
+	say(true, "WithBalancing", cmp.Or(p.balancing.shown, "power of two"), "")
+}
+
+// explainRetries says how often the request may be sent.
+func (x *exchange) explainRetries(say func(applies bool, option, value, state string)) {
+	svc, p := x.svc, x.svc.policy
+	_, used, _ := svc.budget.Stats()
+	allowed := svc.budget.Allowed()
+	budget := fmt.Sprintf("the budget has room for %d", max(allowed, used)-used)
+	state := budget
+	switch {
+	case x.hasBody() && (x.r.ContentLength < 0 || x.r.ContentLength > p.retryBodyBytes):
+		state = "only while its content fits in " + explain.Bytes(p.retryBodyBytes) + ", " + budget
+	case !x.repeatable():
+		state = "only if the service cannot have seen it, " + budget
+	}
+	say(p.retries > 0, "WithRetries", strconv.Itoa(p.retries), state)
+	say(p.hedgeDelay > 0, "WithHedge", explain.Span(p.hedgeDelay), explain.If(!x.hedges(), "not for this request"))
+}
+
+// explainHandling says what is done to the request and its answer on the way.
+func (x *exchange) explainHandling(say func(applies bool, option, value, state string)) {
+	p := x.svc.policy
+	caching := &p.caching
+	closed := p.cache != nil && p.cache.closed.Load()
+	say(p.cache != nil, "WithCache", explain.List(
+		explain.If(caching.maxStale > 0, "stale for up to "+explain.Span(caching.maxStale)),
+		explain.If(caching.rules.Authorized, "authorized answers too"), explain.If(caching.rules.Cookies, "answers with cookies too"),
+		explain.If(caching.ignoreControl, "whatever the request's Cache-Control says"),
+	), explain.If(closed, "it was shut down"))
+	say(p.cache != nil && caching.collapse > 0, "WithCollapseTimeout", explain.Span(caching.collapse), "")
+	say(p.bearerStatic, "WithBearerToken", "sets Authorization", "")
+	say(p.tokenSource != nil, "WithTokenSource", "sets Authorization", "not asked for this")
+	for _, name := range slices.Sorted(maps.Keys(p.header)) {
+		say(name != "Authorization" || !p.bearerStatic, "WithHeader", "sets "+name, "")
+	}
+	say(len(p.rewrite) > 0, "WithRewrite", explain.Count(len(p.rewrite), "function"), "not called for this")
+	say(len(p.modify) > 0, "WithModifyResponse", explain.Count(len(p.modify), "function"), "")
+	say(p.preserveHost, "WithPreserveHost", "the client's Host is sent", "")
+	say(p.transport != nil, "WithTransport", "a round tripper of the app's", "")
+	say(p.http2, "WithHTTP2", "HTTP/2", "")
+}
+
+// explainNotes says what else there is to know.
+func (x *exchange) explainNotes(e *Explanation) {
+	svc, p := x.svc, x.svc.policy
+	note := func(holds bool, text string) {
+		if holds {
+			e.Notes = append(e.Notes, text)
+		}
+	}
+	goes := e.Verdict == VerdictSend || e.Verdict == VerdictRevalidate
+	note(x.life.Draining(), "the service drains: requests are served, event streams and tunnels are ended")
+	note(x.r.Context().Err() != nil, "the request's context has ended, so nobody waits for an answer of the service")
+	note(goes && len(p.rewrite) > 0, "WithRewrite may have it go elsewhere")
+	note(goes && p.tokenSource != nil, "it is refused with 502 if the token source fails")
+	note(goes && x.upgrade != "" && svc.up.tunnels.Load() >= int64(p.maxTunnels), "no more tunnels may be open: it is refused with 503 once the service has agreed to one")
+	if goes && svc.limit != nil {
+		free, _ := svc.limit.Room()
+		note(free == 0, "it waits for a place first (WithMaxConcurrency)")
+	}
+	note(p.cache != nil && e.Cache == nil && e.Verdict == VerdictSend, "the cache is not asked: "+cmp.Or(explain.If(x.upgrade != "", "the request is for a tunnel"), "it was shut down"))
+	for _, r := range e.Replicas {
+		note(goes && r.Chosen && r.Full, "it waits for a connection to "+r.Address+" (WithMaxConns), for "+explain.Span(p.acquireTimeout)+" at most")
+	}
+	note(e.Cache != nil && e.Cache.Key != "" && e.Cache.Unstored == string(rfc9111.VerdictAuthorization), "its answer is stored only if that says public, s-maxage or must-revalidate (RFC 9111 §3.5)")
+	note(e.Cache != nil && e.Cache.Key != "" && e.Cache.Unstored == string(rfc9111.VerdictCookie), "its answer is stored only if that says public or s-maxage, because the request has cookies")
+}
+
+// String returns the explanation as lines for people, the verdict first.
+func (e Explanation) String() string {
+	var p explain.Page
+	what := string(e.Verdict)
+	if e.Status != 0 {
+		what += " (" + strconv.Itoa(e.Status) + ")"
+	}
+	p.Line(e.Method + " " + e.Path + ": " + what + ", " + e.Why)
+	p.Row("reason", string(e.Reason))
+	if e.RetryAfter > 0 {
+		p.Row("retry after", explain.Span(e.RetryAfter))
+	}
+	p.Row("service", e.Service)
+	p.Row("route", e.Route)
+	p.Row("target", e.Target)
+	for _, note := range e.Notes {
+		p.Row("note", note)
+	}
+	if e.Cache != nil {
+		e.Cache.describe(&p)
+	}
+	if len(e.Replicas) > 0 {
+		p.Line("replicas")
+	}
+	for i := range e.Replicas {
+		e.Replicas[i].describe(&p)
+	}
+	if len(e.Policies) > 0 {
+		p.Line("policies")
+	}
+	for _, policy := range e.Policies {
+		text := policy.Value
+		if policy.State != "" {
+			text += explain.If(text != "", "; ") + policy.State
+		}
+		p.Row(policy.Option, text)
+	}
+	return p.String()
+}
+
+func (c *ExplainedCache) describe(p *explain.Page) {
+	p.Line("cache")
+	p.Row("key", c.Key)
+	p.Row("and by", explain.List(c.KeyParts...))
+	if s := c.Stored; s != nil {
+		state := s.State + " for " + explain.Span(s.TTL) + " more"
+		if s.TTL <= 0 || s.State != "fresh" {
+			state = s.State + explain.If(s.TTL < 0, " for "+explain.Span(-s.TTL))
+		}
+		from := s.Source
+		if s.Expired {
+			from = "until it was expired"
+		}
+		p.Row("stored", explain.List(state, explain.Span(s.Age.Truncate(time.Second))+" old", explain.Span(s.Lifetime)+" by "+from, "status "+strconv.Itoa(s.Code), explain.Bytes(s.Bytes)+explain.If(s.Partial, " of it")))
+		p.Row("of which", explain.List(
+			explain.If(len(s.Vary) > 0, "Vary "+strings.Join(s.Vary, " ")), strings.Join(s.Validators, ", "),
+			explain.If(s.StaleWhileRevalidate > 0, "stale-while-revalidate for "+explain.Span(s.StaleWhileRevalidate)),
+			explain.If(s.StaleIfError, "stands in for errors"),
+		))
+	}
+	p.Row("variants", explain.If(c.Variants > 1 || c.Variants > 0 && c.Stored == nil, strconv.Itoa(c.Variants)))
+	p.Row("no answer", c.Unusable)
+	p.Row("not stored", c.Unstored)
+	p.Row("status", c.Status)
+}
+
+func (r *ExplainedReplica) describe(p *explain.Page) {
+	state := "out: " + r.Out
+	if r.Out == "" {
+		state = "candidate" + explain.If(r.Chosen, ", and the one that is chosen")
+	}
+	p.Row(r.Address, explain.List(state,
+		explain.If(r.Health != "healthy" && r.Health != r.Out, r.Health), explain.If(r.Due, "due for its trial"),
+		explain.If(r.Back > 0, "due in "+explain.Span(r.Back)), explain.Count(r.InFlight, "request")+" in flight",
+		explain.If(r.Conns.InUse > 0, explain.Count(r.Conns.InUse, "connection")+" in use"), explain.If(r.Conns.Idle > 0, explain.Count(r.Conns.Idle, "connection")+" idle"),
+		explain.If(r.Full, "none is free"), explain.If(r.Conns.Waiting > 0, explain.Count(r.Conns.Waiting, "request")+" waiting for one"),
+	))
 }

@@ -1031,6 +1031,7 @@ type Balancing struct {
 	by     func(*fetch) string // what rendezvous goes by; empty: anything
 
 	field, name string // what by looks at; field is empty where that has no name
+	shown       string // what it is called; empty: power of two
 }
 
 // PowerOfTwo has two replicas drawn by their weights, and the one chosen whose
@@ -1038,7 +1039,7 @@ type Balancing struct {
 func PowerOfTwo() Balancing { return Balancing{} }
 
 // RoundRobin has replicas take turns by their weights.
-func RoundRobin() Balancing { return Balancing{policy: balance.RoundRobin} }
+func RoundRobin() Balancing { return Balancing{policy: balance.RoundRobin, shown: "round robin"} }
 
 // HashHeader has requests with equal values of a header field go to the same
 // replica, as long as that can be used; a replica that comes or goes moves only
@@ -1046,7 +1047,7 @@ func RoundRobin() Balancing { return Balancing{policy: balance.RoundRobin} }
 func HashHeader(name string) Balancing {
 	key := http.CanonicalHeaderKey(name)
 	by := func(f *fetch) string { return strings.Join(f.out.header[key], ", ") }
-	return Balancing{policy: balance.Rendezvous, by: by, field: "field", name: name}
+	return Balancing{policy: balance.Rendezvous, by: by, field: "field", name: name, shown: "hash of the field " + key}
 }
 
 // HashCookie is [HashHeader] by a cookie.
@@ -1057,18 +1058,19 @@ func HashCookie(name string) Balancing {
 		}
 		return ""
 	}
-	return Balancing{policy: balance.Rendezvous, by: by, field: "cookie", name: name}
+	return Balancing{policy: balance.Rendezvous, by: by, field: "cookie", name: name, shown: "hash of the cookie " + name}
 }
 
 // HashPath is [HashHeader] by the path.
 func HashPath() Balancing {
-	return Balancing{policy: balance.Rendezvous, by: func(f *fetch) string { return f.out.path }}
+	return Balancing{policy: balance.Rendezvous, by: func(f *fetch) string { return f.out.path }, shown: "hash of the path"}
 }
 
 // HashClient is [HashHeader] by the client's address, behind
 // [WithTrustedProxies] where there are some.
 func HashClient() Balancing {
-	return Balancing{policy: balance.Rendezvous, by: func(f *fetch) string { return strings.Join(f.out.header["X-Real-Ip"], "") }}
+	by := func(f *fetch) string { return strings.Join(f.out.header["X-Real-Ip"], "") }
+	return Balancing{policy: balance.Rendezvous, by: by, shown: "hash of the client's address"}
 }
 
 // hash returns what rendezvous goes by, alike in all processes; false: the request

@@ -230,6 +230,32 @@ func constantsOf(t *testing.T, folder, typeName string) (values []string) {
 	return values
 }
 
+func TestReadmeShowsAnExplanation(t *testing.T) {
+	_, section, found := strings.Cut(readme(t), "### Explain\n")
+	require.True(t, found)
+	section, _, _ = strings.Cut(section, "\n### ")
+	var shown, printed []string
+	for line := range strings.Lines(section) {
+		if text, ok := strings.CutPrefix(line, "    "); ok {
+			shown = append(shown, strings.TrimSuffix(text, "\n"))
+		}
+	}
+	_, output, _ := strings.Cut(strings.Join(exampleBodies(t)["ExampleGateway_Explain"], "\n"), "\t// Output:\n")
+	for line := range strings.Lines(output) {
+		if text, ok := strings.CutPrefix(line, "\t// "); ok {
+			printed = append(printed, strings.TrimSuffix(text, "\n"))
+		}
+	}
+	require.NotEmpty(t, shown)
+	assert.Equal(t, printed[1:], shown, "what it prints, behind the first line")
+	for _, verdict := range constantsOf(t, ".", "Verdict") {
+		cells := row(t, verdict)
+		if assert.Len(t, cells, 2, "%s has no row", verdict) {
+			assert.NotEmpty(t, cells[1], verdict)
+		}
+	}
+}
+
 func TestReadmeNamesWhatAnUpstreamMayBe(t *testing.T) {
 	for _, state := range constantsOf(t, ".", "BreakerState") {
 		assert.True(t, named(t, state), "the breaker's %s is missing", state)

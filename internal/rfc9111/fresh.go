@@ -57,7 +57,7 @@ const (
 	SourceSMaxAge Source = "s-maxage" // RFC 9111 §5.2.2.10: overrides max-age and Expires in a shared cache
 	SourceMaxAge  Source = "max-age"  // RFC 9111 §5.3: Expires is ignored beside it
 	SourceExpires Source = "Expires"
-	SourceGuess   Source = "a guess" // the operator's, or from Last-Modified
+	SourceGuess   Source = "heuristic" // the operator's, or from Last-Modified
 )
 
 // SourceOf returns what the lifetime in TermsOf is from.

@@ -152,7 +152,7 @@ func (s *Store[V]) Peek(key []byte) (v V, ok bool) {
 	if !ok {
 		return v, false
 	}
-	return sh.at(id).node.value, true
+	return sh.at(id).value, true
 }
 
 // Since is the instant at which somebody began to fetch the value of a key.

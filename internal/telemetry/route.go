@@ -46,11 +46,15 @@ func (s *Service) eachRoute(tell func(*route)) {
 	}
 }
 
-func (s *Service) newRoute(pattern string) *route {
+func (s *Service) newRoute(pattern string) *route { return &route{template: s.Template(pattern)} }
+
+// Template returns the http.route of requests that reach the service by pattern;
+// "" is a router that leaves none.
+func (s *Service) Template(pattern string) string {
 	if s.mount != "" {
-		return &route{template: text(below(s.mount, s.name, s.whole), maxURL)}
+		return text(below(s.mount, s.name, s.whole), maxURL)
 	}
-	return &route{template: text(template(pattern, s.name, s.whole), maxURL)}
+	return text(template(pattern, s.name, s.whole), maxURL)
 }
 
 // CheckMount says what keeps a path from being one that a handler is mounted
