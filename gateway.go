@@ -410,10 +410,10 @@ func newCore(c *sharedConfig) (*core, error) {
 // their providers.
 func (c *core) planShared(o *sharedConfig) shared {
 	const bound = "is another than before, and the instruments belong to the first; make another gateway"
-	if !same(o.telemetry.tracer, c.given.tracer) {
+	if !alike(o.telemetry.tracer, c.given.tracer) {
 		o.list.faultOf("WithTracerProvider", "", bound)
 	}
-	if !same(o.telemetry.meter, c.given.meter) {
+	if !alike(o.telemetry.meter, c.given.meter) {
 		o.list.faultOf("WithMeterProvider", "", bound)
 	}
 	old := c.snapshot.Load()

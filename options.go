@@ -259,7 +259,7 @@ func (p *policy) shape() string {
 // Dialing may differ: it is of those to come.
 func (p *policy) sameConns(o *policy) bool {
 	if p.transport != nil || o.transport != nil {
-		return sameTransport(p.transport, o.transport)
+		return alike(p.transport, o.transport)
 	}
 	return p.http2 == o.http2 && p.maxConns == o.maxConns && p.minConns == o.minConns && p.noConnReuse == o.noConnReuse &&
 		p.connIdleTimeout == o.connIdleTimeout && p.maxConnAge == o.maxConnAge && p.acquireTimeout == o.acquireTimeout &&
@@ -267,9 +267,9 @@ func (p *policy) sameConns(o *policy) bool {
 		h1.SameTLS(p.tlsConfig, o.tlsConfig, p.tlsSource == o.tlsSource)
 }
 
-// sameTransport takes round trippers that cannot be compared, such as functions,
-// for the same if their type is.
-func sameTransport(a, b http.RoundTripper) bool {
+// alike takes values that cannot be compared, such as functions, for the same if
+// their type is.
+func alike(a, b any) bool {
 	if a == nil || b == nil || reflect.TypeOf(a) != reflect.TypeOf(b) {
 		return a == nil && b == nil
 	}

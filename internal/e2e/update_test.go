@@ -21,6 +21,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/embedgw/gateway"
 	"github.com/embedgw/gateway/internal/testnet"
@@ -725,7 +726,10 @@ func TestProvidersCannotChange(t *testing.T) {
 		"tracers where none were": {nil, []gateway.Option{gateway.WithTracerProvider(tp)}, "WithTracerProvider"},
 		"the same meters":         {[]gateway.Option{gateway.WithMeterProvider(mp)}, []gateway.Option{gateway.WithMeterProvider(mp)}, ""},
 		"other meters":            {[]gateway.Option{gateway.WithMeterProvider(mp)}, []gateway.Option{gateway.WithMeterProvider(sdkmetric.NewMeterProvider())}, "WithMeterProvider"},
-		"no meters any more":      {[]gateway.Option{gateway.WithMeterProvider(mp)}, nil, "WithMeterProvider"},
+		"tracers that cannot be compared": {
+			[]gateway.Option{gateway.WithTracerProvider(wrappedTracers{TracerProvider: tp})}, []gateway.Option{gateway.WithTracerProvider(wrappedTracers{TracerProvider: tp})}, "",
+		},
+		"no meters any more": {[]gateway.Option{gateway.WithMeterProvider(mp)}, nil, "WithMeterProvider"},
 	} {
 		gw, err := gateway.New(append(tt.before, service)...)
 		require.NoError(t, err)
@@ -741,6 +745,12 @@ func TestProvidersCannotChange(t *testing.T) {
 		}
 		require.NoError(t, gw.Shutdown(t.Context()))
 	}
+}
+
+// wrappedTracers is a tracer provider as apps wrap theirs.
+type wrappedTracers struct {
+	trace.TracerProvider
+	_ []string
 }
 
 // Cached answers stay as long as the target does, and what is sent to it in the
