@@ -222,8 +222,8 @@ func (s *service) state() telemetry.ServiceState {
 		used, waiting := s.limit.Stats()
 		st.QueueInUse, st.QueueWaiting = int64(used), int64(waiting)
 	}
-	s.up.mu.Lock()
-	defer s.up.mu.Unlock()
+	s.up.reading.Lock()
+	defer s.up.reading.Unlock()
 	for _, e := range s.set.All() {
 		c, at := e.Value.conns(), e.Status(now)
 		st.Endpoints = append(st.Endpoints, telemetry.EndpointState{

@@ -520,8 +520,9 @@ func WithService(name, target string, opts ...ServiceOption) Option {
 
 // WithLogger has a line logged for each request, and for each change of state.
 // Requests are Info; Warn if they are answered 500 or more, or their response
-// is cut off; Error if that is for a hook or a token source of the app's. Default:
-// only what goes wrong in the background is logged, to [slog.Default].
+// is cut off, but by the client; Error if that is for a hook or a token source of
+// the app's. Default: only what goes wrong in the background is logged, to
+// [slog.Default].
 func WithLogger(l *slog.Logger) SharedOption {
 	return sharedOption{"WithLogger", func(c *sharedConfig) {
 		if l == nil {

@@ -62,6 +62,10 @@ type Upstream struct {
 	addresses map[string][]string            // of their names, as resolved
 	retired   []*endpoint                    // that may still have connections
 	spans     map[string]*telemetry.Endpoint // of replicas, by key: the addresses of a name share theirs
+
+	// Held while endpoints are read for metrics, or replaced: not while connections
+	// end, of which a meter is told that may be waiting for what is read.
+	reading sync.Mutex
 }
 
 // NewUpstream makes a service of its own, to be mounted on any pattern of a
@@ -535,8 +539,10 @@ func (u *Upstream) replace() (came, went int) {
 	maps.DeleteFunc(u.addresses, func(name string, _ []string) bool {
 		return !slices.ContainsFunc(u.replicas, func(r replica) bool { return r.url.Hostname() == name })
 	})
+	u.reading.Lock()
 	added, removed := svc.set.Replace(svc.specs(u.replicas, u.addresses), time.Now())
 	leave(removed)
+	u.reading.Unlock()
 	u.letGo(removed)
 	u.forget(svc.set.All())
 	return len(added), len(removed)

@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -9,12 +10,16 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/metric"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	"github.com/embedgw/gateway"
 	"github.com/embedgw/gateway/internal/testnet"
@@ -382,6 +387,63 @@ func TestCountersDoNotFallByUpdates(t *testing.T) {
 	for _, cache := range caches {
 		require.NoError(t, cache.Shutdown(t.Context()))
 	}
+}
+
+// A meter that takes nothing while it collects holds up no change of replicas, nor
+// that it.
+func TestAMeterMayWaitForItself(t *testing.T) {
+	up, _ := server(t, "", nil)
+	reader := sdkmetric.NewManualReader()
+	meter := &oneAtATime{MeterProvider: sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))}
+	gw, err := gateway.New(gateway.WithMeterProvider(meter), gateway.WithService("a", up.URL))
+	require.NoError(t, err)
+	for range 20 {
+		handle(t, gw, testnet.Get("/a/x"), nil)
+		meter.mu.Lock()
+		changed := make(chan error, 1)
+		go func() { changed <- gw.Upstream("a").SetReplicas(gateway.Replica{URL: "http://b.test"}) }()
+		testnet.Settle(t, "a connection has ended, or is about to", func() bool { return meter.waiting.Load() > 0 || len(changed) > 0 })
+		var data metricdata.ResourceMetrics
+		require.NoError(t, reader.Collect(t.Context(), &data))
+		meter.mu.Unlock()
+		require.NoError(t, <-changed)
+		require.NoError(t, gw.Upstream("a").SetReplicas(gateway.Replica{URL: up.URL}))
+	}
+	require.NoError(t, gw.Shutdown(t.Context()))
+}
+
+// oneAtATime is a meter provider whose histograms wait for a lock.
+type oneAtATime struct {
+	metric.MeterProvider
+	mu      sync.Mutex
+	waiting atomic.Int64
+}
+
+func (o *oneAtATime) Meter(name string, opts ...metric.MeterOption) metric.Meter {
+	return meterOneAtATime{o.MeterProvider.Meter(name, opts...), o}
+}
+
+type meterOneAtATime struct {
+	metric.Meter
+	by *oneAtATime
+}
+
+func (m meterOneAtATime) Float64Histogram(name string, opts ...metric.Float64HistogramOption) (metric.Float64Histogram, error) {
+	h, err := m.Meter.Float64Histogram(name, opts...)
+	return histogramOneAtATime{h, m.by}, err
+}
+
+type histogramOneAtATime struct {
+	metric.Float64Histogram
+	by *oneAtATime
+}
+
+func (h histogramOneAtATime) Record(ctx context.Context, v float64, opts ...metric.RecordOption) {
+	h.by.waiting.Add(1)
+	h.by.mu.Lock()
+	defer h.by.mu.Unlock()
+	h.by.waiting.Add(-1)
+	h.Float64Histogram.Record(ctx, v, opts...)
 }
 
 // countsUp reports whether a series is of a counter or of a histogram.
