@@ -2297,6 +2297,9 @@ func (e *endpoint) ask(ctx context.Context, svc *service) (status int, err error
 		status = x.Status
 	}
 	defer w.Close()
+	if err == nil {
+		err = ctx.Err() // of a round tripper that minds no time
+	}
 	if err == nil && status >= 200 {
 		drain(w)
 	}

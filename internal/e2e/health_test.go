@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -225,6 +226,30 @@ func TestHealthIsKeptForASecondAndIsNobodysWait(t *testing.T) {
 		assert.InDelta(t, 500, r.Checks["a:responseTime"][0].ObservedValue, 1)
 		assert.Len(t, b.up.Journal(), 2)
 	})
+}
+
+// What counts is the status: content without an end is read for as long as there is
+// time, and no longer.
+func TestHealthIsTheStatusInTime(t *testing.T) {
+	const endless = "\r\nTransfer-Encoding: chunked\r\n\r\n"
+	for _, tt := range []struct{ head, piece, want string }{
+		{"HTTP/1.1 200 OK" + endless, "1\r\nx\r\n", "pass"},
+		{"HTTP/1.1 500 No" + endless, "1\r\nx\r\n", "server error: status 500"},
+		{"HTTP/1.1 200 OK\r\nX: ", "x", "no answer in time"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBubble(t, func(c *testnet.Conn) {
+				c.ReadRequest()
+				for more := c.Send(tt.head); more && c.Pause(99*time.Millisecond); {
+					more = c.Send(tt.piece)
+				}
+			})
+			start := time.Now()
+			_, r := reportOf(t, b.gw.HealthHandler(), "/health")
+			lasted(t, time.Second, time.Since(start))
+			assert.Equal(t, tt.want, cmp.Or(r.Checks["a:responseTime"][0].Output, r.Status))
+		})
+	}
 }
 
 func TestShutdownDoesNotWaitForProbes(t *testing.T) {

@@ -32,10 +32,11 @@ const (
 )
 
 // Judge says what is wrong with the answer to a request: with its status, or err,
-// which says that there is none; expired, that its time has run out.
+// which says that there is none; expired, that its time has run out. An answer that
+// was there in time is one, whatever its content takes.
 func Judge(status int, err error, expired bool) string {
 	switch {
-	case expired:
+	case err != nil && expired:
 		return Late
 	case err != nil:
 		return None
@@ -58,7 +59,8 @@ type Endpoint struct {
 	// Go runs f on a goroutine, with a context that ends when nobody may be asked any
 	// more; false: that is so already.
 	Go func(f func(ctx context.Context)) bool
-	// Ask asks, for at most Timeout, and returns the status of the answer.
+	// Ask asks, for at most Timeout, and returns the status of the answer, or an error
+	// if there was none in time.
 	Ask     func(ctx context.Context) (status int, err error)
 	Timeout time.Duration
 	OnPanic func(v any) // of Ask
@@ -151,7 +153,8 @@ func (e *Endpoint) ask(ctx context.Context) (a Answer) {
 		a.Took = time.Since(start)
 	}()
 	status, err := e.Ask(limited)
-	a.Code, a.Problem = status, Judge(status, err, limited.Err() != nil)
+	due, _ := limited.Deadline() // which whoever asked may have kept on its own clock
+	a.Code, a.Problem = status, Judge(status, err, !time.Now().Before(due))
 	if ctx.Err() != nil {
 		a.Problem = Terminated
 	}

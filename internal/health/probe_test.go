@@ -24,7 +24,8 @@ func TestJudge(t *testing.T) {
 	}{
 		{200, nil, false, ""}, {204, nil, false, ""}, {301, nil, false, ""}, {404, nil, false, ""}, {499, nil, false, ""},
 		{500, nil, false, Troubled}, {503, nil, false, Troubled}, {101, nil, false, Bad},
-		{0, errors.New("reset"), false, None}, {0, errors.New("deadline"), true, Late}, {200, nil, true, Late},
+		{0, errors.New("reset"), false, None}, {0, errors.New("deadline"), true, Late}, {200, errors.New("deadline"), true, Late},
+		{200, nil, true, ""}, {500, nil, true, Troubled},
 	} {
 		assert.Equal(t, c.want, Judge(c.status, c.err, c.expired), "%d %v %v", c.status, c.err, c.expired)
 	}
