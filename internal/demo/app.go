@@ -22,6 +22,7 @@ const (
 	checkInterval = 100 * time.Millisecond // between two looks at a replica
 	breakerVolume = 5                      // requests open the circuit breaker, if half of them fail
 	breakerOpen   = time.Second
+	slowAfter     = 500 * time.Millisecond // a request is reported
 )
 
 // settings say how the app is built. The zero value is the whole demo,
@@ -43,6 +44,8 @@ const (
 	retries    feature = "retries"    // a failed request is sent again
 	refusal    feature = "refusal"    // the gateway answers for services that do not exist
 	timeouts   feature = "timeouts"   // the services' time is bounded
+	reporting  feature = "reporting"  // slow requests are reported
+	explaining feature = "explaining" // the app tells what would become of a request
 	replicas   feature = "replicas"   // the prices service has two
 	breaking   feature = "breaking"   // the stock service has a circuit breaker
 	hedging    feature = "hedging"    // the prices service is asked twice when it is slow
@@ -66,7 +69,8 @@ type app struct {
 	cache     *gateway.Cache
 	settings  settings
 	upstreams []*upstream
-	changes   chan change // of a circuit breaker, as far as somebody takes them
+	changes   chan change              // of a circuit breaker, as far as somebody takes them
+	slow      chan gateway.SlowRequest // likewise
 }
 
 // change is what happened to a service's circuit breaker.
@@ -78,7 +82,7 @@ type change struct {
 // newApp builds the app and starts its upstream services. The listener is the
 // app's once there is no error.
 func newApp(listener net.Listener, s settings) (_ *app, err error) {
-	a := &app{url: "http://" + listener.Addr().String(), listener: listener, settings: s, served: make(chan error, 1), changes: make(chan change, 8)}
+	a := &app{url: "http://" + listener.Addr().String(), listener: listener, settings: s, served: make(chan error, 1), changes: make(chan change, 8), slow: make(chan gateway.SlowRequest, 8)}
 	defer func() {
 		if err != nil {
 			a.closeUpstreams()
@@ -117,6 +121,9 @@ func (a *app) options(s settings) []gateway.Option {
 	}
 	if s.without != timeouts {
 		options = append(options, gateway.WithTimeout(timeout))
+	}
+	if s.without != reporting {
+		options = append(options, gateway.WithSlowRequest(slowAfter, a.reported))
 	}
 	if s.without == retries {
 		options = append(options, gateway.WithoutRetries())
@@ -178,6 +185,26 @@ func (a *app) changed(service string, from, to gateway.BreakerState) {
 	}
 }
 
+// reported notes a slow request. All requests wait for the next look meanwhile, and
+// so this waits for nobody.
+func (a *app) reported(r gateway.SlowRequest) {
+	select {
+	case a.slow <- r:
+	default:
+	}
+}
+
+// explain tells what would become of a GET of ?url.
+func (a *app) explain(w http.ResponseWriter, r *http.Request) {
+	asked, err := http.NewRequestWithContext(r.Context(), http.MethodGet, r.URL.Query().Get("url"), http.NoBody)
+	if err != nil {
+		http.Error(w, "url is none", http.StatusBadRequest)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = fmt.Fprint(w, a.gateway.Explain(asked))
+}
+
 // service returns the upstream of that name.
 func (a *app) service(name string) *upstream {
 	return a.upstreams[slices.IndexFunc(a.upstreams, func(u *upstream) bool { return u.name == name })]
@@ -203,6 +230,9 @@ func (a *app) routes(s settings) *http.ServeMux {
 	if s.without != metrics {
 		mux.Handle("/metrics", a.gateway.MetricsHandler())
 		mux.Handle("/metrics/", a.gateway.MetricsHandler())
+	}
+	if s.without != explaining {
+		mux.HandleFunc("GET /explain", a.explain)
 	}
 	if s.without != dashboard {
 		mux.Handle("/dashboard/", a.gateway.DashboardHandler())

@@ -129,6 +129,7 @@ func introduce(w io.Writer, a *app) {
 		{"curl -i " + a.url + "/api/stock/broken", fmt.Sprintf("%d times: then the circuit breaker says 503", breakerVolume)},
 		{"curl -i " + a.url + "/api/nothing", "404"},
 		{"curl -N " + a.url + "/api/orders/events", "an event stream, until Ctrl-C here ends it"},
+		{"curl -s " + a.url + "/explain?url=" + a.url + "/api/products/7", "what would become of it, and why"},
 		{"curl -s " + a.url + "/health", "how all are"},
 		{"curl -s " + a.url + "/metrics", "what the gateway has done"},
 	} {

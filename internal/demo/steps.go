@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -19,9 +20,11 @@ func steps() []step {
 		{"route", "the first segment names the service, the rest reaches it byte for byte", (*tour).takeRoute},
 		{"token", "a service gets the gateway's token, in place of the client's; the others do not", (*tour).takeToken},
 		{"cache", "a second answer comes from the cache", (*tour).takeCache},
+		{"explain", "what would become of a request is said without sending it", (*tour).takeExplain},
 		{"retry", "the client sees nothing of a failed attempt", (*tour).takeRetry},
 		{"unknown service", "the gateway answers 404", (*tour).takeUnknown},
 		{"timeout", fmt.Sprintf("a service that does not answer within %v is answered for with 504", timeout), (*tour).takeTimeout},
+		{"slow request", fmt.Sprintf("a request that runs for longer than %v is reported while it does", slowAfter), (*tour).takeSlow},
 		{"replicas", "one of two dies, and nobody notices; it comes back, and has its share again", (*tour).takeReplicas},
 		{"breaker", "a service most of whose answers are failures is left alone for a while", (*tour).takeBreaker},
 		{"hedging", "a replica that does not answer is not waited for", (*tour).takeHedging},
@@ -119,6 +122,39 @@ func (t *tour) takeCache(ctx context.Context) error {
 	return is("its call", calls[1], calls[0])
 }
 
+func (t *tour) takeExplain(ctx context.Context) error {
+	var calls [2]int64
+	for i, expected := range []struct{ path, verdict, result string }{
+		{"/api/products/7", "fresh (200)", "; hit; ttl="},
+		{"/api/products/explained", "send", "; fwd=uri-miss; stored"},
+	} {
+		e, err := t.get(ctx, "/explain?url="+url.QueryEscape(t.app.url+expected.path))
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(e.body)) {
+			t.say("%s", strings.TrimRight(line, "\n"))
+		}
+		if err := errors.Join(e.want(http.StatusOK), contains("the explanation", string(e.body), expected.path+": "+expected.verdict+", ")); err != nil {
+			return err
+		}
+		r, err := t.get(ctx, expected.path)
+		if err != nil {
+			return err
+		}
+		s, err := r.seen()
+		if err != nil {
+			return err
+		}
+		if err := contains("Cache-Status", r.header.Get("Cache-Status"), expected.result); err != nil {
+			return err
+		}
+		calls[i] = s.Call
+	}
+	t.say("products was asked by requests alone")
+	return is("its call", calls[1], calls[0]+1)
+}
+
 func (t *tour) takeRetry(ctx context.Context) error {
 	r, err := t.get(ctx, "/api/orders/1")
 	if err != nil {
@@ -142,6 +178,24 @@ func (t *tour) takeUnknown(ctx context.Context) error {
 
 func (t *tour) takeTimeout(ctx context.Context) error {
 	return t.refused(ctx, "/api/orders/slow", http.StatusGatewayTimeout, gateway.ReasonTimeout)
+}
+
+func (t *tour) takeSlow(context.Context) error {
+	for {
+		select {
+		case r := <-t.app.slow:
+			if r.Path != "/api/orders/slow" {
+				continue
+			}
+			t.say("%s %s of %s ran for %v, and was at %q of attempt %d, at %s", r.Method, r.Path, r.Service, r.Elapsed.Round(time.Millisecond), r.Stage, r.Attempts, r.Endpoint)
+			if r.Elapsed < slowAfter || r.Elapsed >= timeout {
+				return fmt.Errorf("it was reported after %v", r.Elapsed)
+			}
+			return errors.Join(is("its service", r.Service, "orders"), is("its stage", r.Stage, gateway.StageHeader))
+		default:
+			return errors.New("none is reported")
+		}
+	}
 }
 
 func (t *tour) refused(ctx context.Context, target string, status int, reason gateway.Reason) error {

@@ -34,9 +34,11 @@ func TestTourMissesEachFeature(t *testing.T) {
 		failed  []string // the step that shows the feature, and those that need it
 	}{
 		{"", nil},
-		{routing, []string{"route", "token", "cache", "health", "metrics", "dashboard"}},
+		{routing, []string{"route", "token", "cache", "explain", "health", "metrics", "dashboard"}},
 		{token, []string{"token"}},
-		{caching, []string{"cache"}},
+		{caching, []string{"cache", "explain"}},
+		{explaining, []string{"explain"}},
+		{reporting, []string{"slow request"}},
 		{retries, []string{"retry"}},
 		{refusal, []string{"unknown service"}},
 		{timeouts, []string{"timeout"}},
