@@ -588,7 +588,7 @@ func ExampleGateway_Explain() {
 	// true true
 	// GET /api/users/42: fresh (200), what is stored is fresh for 1m more
 	//   service  users
-	//   route    /users/{path...}
+	//   route    /api/users/{path...}
 	//   target   http://users-1:8000/42?full=1
 	// cache
 	//   key       https://app.test/api/users/42?full=1

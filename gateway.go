@@ -1422,9 +1422,10 @@ type ExplainedPolicy struct {
 //
 // r is as [Gateway.ServeHTTP] gets it, behind [http.StripPrefix]. One that no
 // server has received, such as [http.NewRequest] makes with a whole URL, is taken
-// as [Gateway.Warm] takes its URLs. Its body is not read. The function of
-// [WithCachePartition] is called, as a part of the key; hooks, token sources and
-// round trippers are not, so that what these would change is not known.
+// as [Gateway.Warm] takes its URLs, for a gateway that is mounted at the path up to
+// the service. Its body is not read. The function of [WithCachePartition] is
+// called, as a part of the key; hooks, token sources and round trippers are not, so
+// that what these would change is not known.
 func (g *Gateway) Explain(r *http.Request) Explanation {
 	if r == nil || r.URL == nil {
 		err := fault(ReasonBadRequest, nil)
@@ -1442,7 +1443,9 @@ func (g *Gateway) Explain(r *http.Request) Explanation {
 			in.TLS = new(tls.ConnectionState)
 		}
 		x.r = &in
-		x.svc, x.rest = x.snap.find(r.URL)
+		if x.svc, x.rest = x.snap.find(r.URL); x.svc != nil && in.Pattern == "" { // as if the gateway were mounted there
+			in.Pattern = strings.TrimSuffix(forward.Prefix(in.RequestURI, x.rest), x.svc.up.name)
+		}
 	}
 	if x.svc != nil {
 		x.life = x.svc.up.life

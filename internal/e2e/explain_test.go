@@ -634,6 +634,7 @@ func TestExplainTakesTheURLsThatWarmTakes(t *testing.T) {
 		e := gw.Explain(r)
 		assert.Equal(t, want, e.Verdict, e.String())
 		assert.Equal(t, at, e.Cache.Key)
+		assert.Equal(t, "/api/a/{path...}", e.Route)
 		gw.Warm(t.Context(), at)
 	}
 	require.NoError(t, gw.Shutdown(t.Context()))
