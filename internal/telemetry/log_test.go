@@ -91,6 +91,36 @@ func TestSecrets(t *testing.T) {
 	}
 }
 
+// FuzzSecrets reads what a client has sent as a hook does, and finds none of it in
+// what is told of that.
+func FuzzSecrets(f *testing.F) {
+	for _, seed := range []struct{ basic, cookie, query string }{
+		{"user:canary", `a=1; session="canary"`, "a=1&token=can%61ry"}, {":", "session=;", "sig=;"}, {"user:pa:ss", "session=a b", "%73ig=a+b&key"},
+	} {
+		f.Add(seed.basic, seed.cookie, seed.query)
+	}
+	f.Fuzz(func(t *testing.T, basic, cookie, query string) {
+		r := &http.Request{Header: http.Header{"Cookie": {cookie}}, URL: &url.URL{RawQuery: query}}
+		user, password, _ := strings.Cut(basic, ":")
+		r.SetBasicAuth(user, password)
+		read := []string{password}
+		for _, c := range r.Cookies() {
+			read = append(read, c.Value)
+		}
+		for name, values := range r.URL.Query() {
+			if sensitive(url.QueryEscape(name)) {
+				read = append(read, values...)
+			}
+		}
+		secrets := Secrets(r.Header, query)
+		for _, secret := range read {
+			if len(secret) >= leastSecret && !strings.Contains(redacted, secret) {
+				assert.NotContains(t, Redact("it was "+secret+".", secrets...), secret)
+			}
+		}
+	})
+}
+
 func FuzzRedact(f *testing.F) {
 	for _, tt := range textRedactions {
 		f.Add(tt.in)
