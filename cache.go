@@ -811,9 +811,19 @@ func (v *visit) hit() *Error {
 // fetch gets the answer from upstream: with others that ask for the same, if it
 // may be shared.
 func (v *visit) fetch() *Error {
+	call, err, done := v.joins()
+	if done {
+		return err
+	}
+	return v.lead(call)
+}
+
+// joins answers with what another request like this one gets; done: it has. Else
+// the request is to lead the call, which may be none.
+func (v *visit) joins() (call flight.Call[*answer], err *Error, done bool) {
 	wait, ok := v.waits()
 	if !ok {
-		return v.lead(flight.Call[*answer]{})
+		return call, nil, false
 	}
 	key := v.key
 	for range 2 {
@@ -821,31 +831,31 @@ func (v *visit) fetch() *Error {
 		call, role := v.by.calls.Join(key, v.x.start)
 		switch role {
 		case flight.Lead:
-			return v.lead(call)
+			return call, nil, false
 		case flight.Alone:
-			return v.lead(flight.Call[*answer]{})
+			return flight.Call[*answer]{}, nil, false
 		}
 		v.miss()
 		v.x.reached(stageCollapse)
 		shared, outcome := call.Wait(v.x.r.Context().Done(), wait)
 		switch outcome {
 		case flight.Promoted:
-			return v.lead(call)
+			return call, nil, false
 		case flight.Stopped:
-			return clientGone(v.x.r.Context())
+			return call, clientGone(v.x.r.Context()), true
 		case flight.Failed:
 			v.x.span.Link(shared.ref)
-			return v.unanswered(shared.err.again())
+			return call, v.unanswered(shared.err.again()), true
 		case flight.Shared:
 			if v.suits(shared) {
-				return v.join(shared)
+				return call, v.join(shared), true
 			}
 			key = shared.entry.appendVariant(bytes.Clone(v.key), v.x.r.Header) // those that ask for the same variant
 			continue
 		}
 		break
 	}
-	return v.lead(flight.Call[*answer]{})
+	return flight.Call[*answer]{}, nil, false
 }
 
 // waits returns for how long the request may wait for the answer to another,
@@ -1000,23 +1010,38 @@ func (v *visit) conditions() (named []rfc9111.Validators) {
 
 // answered goes on with the head of the upstream's answer.
 func (v *visit) answered(f *fetch) *Error {
-	x, a := v.x, f.answer
+	a := f.answer
 	switch {
 	case a.status == http.StatusNotModified && f.conditional && f.missing.Len() == 0:
-		ex := v.received(f)
-		v.distrust(a)
-		f.close(nil)
-		return v.notModified(&ex, f.validate)
+		return v.validated(f)
 	case a.status == http.StatusPartialContent && f.missing.Len() > 0:
 		return v.completed(f)
 	case troubled(a.status) && v.standsIn(false):
 		return v.insteadOf(f)
 	}
-	ex := v.received(f)
-	if v.enter(&ex, a.length > v.by.maxObject, len(*a.trailer) > 0) {
-		return v.store(f, newEntry(&ex, x.svc))
+	if e := v.entered(f); e != nil {
+		return v.store(f, e)
 	}
 	return v.relayAlone(f)
+}
+
+// entered is the beginning of an entry, where an answer may be stored and the
+// fills have it; or nil.
+func (v *visit) entered(f *fetch) *entry {
+	a := f.answer
+	ex := v.received(f)
+	if !v.enter(&ex, a.length > v.by.maxObject, len(*a.trailer) > 0) {
+		return nil
+	}
+	return newEntry(&ex, v.x.svc)
+}
+
+// validated goes on after the 304 to our own condition.
+func (v *visit) validated(f *fetch) *Error {
+	ex := v.received(f)
+	v.distrust(f.answer)
+	f.close(nil)
+	return v.notModified(&ex, f.validate)
 }
 
 // enter decides on storing an answer, and enters the fills with it, or notes why

@@ -832,11 +832,15 @@ func (x *exchange) relayBody(a *attempt, c content) *Error {
 		}
 		return x.bodyFault(err)
 	}
+	x.relayTrailers(a)
+	return nil
+}
+
+func (x *exchange) relayTrailers(a *attempt) {
 	h := x.w.Header()
 	for name, values := range forward.Trailers(*a.trailer) {
 		h[http.TrailerPrefix+name] = values
 	}
-	return nil
 }
 
 // bodyWriter is the exchange as the writer of its response's content.

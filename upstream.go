@@ -997,8 +997,8 @@ func (f *fetch) recycle() {
 	}
 	scratch, head := f.scratch, a.own.Header
 	clear(head)
-	*f = fetch{scratch: scratch}
-	f.first.own.Header = head
+	*f = fetch{} // and no other, which would lie on the stack meanwhile
+	f.scratch, f.first.own.Header = scratch, head
 	fetches.Put(f)
 }
 
@@ -1246,15 +1246,17 @@ func (f *fetch) waiting() (ctx context.Context, done func() *Error, err *Error) 
 func (f *fetch) attempts() *Error {
 	f.purse.First()
 	f.hedged = f.x.hedges()
-	var waits retry.Waits
-	for first := true; ; first = false {
-		a, err := f.try()
-		if err == nil && !retry.RetryStatus(a.status) {
-			return f.accept(a)
-		}
-		if first {
-			waits = f.svc.waits.Start()
-		}
+	a, err := f.try()
+	if err == nil && !retry.RetryStatus(a.status) {
+		return f.accept(a)
+	}
+	return f.repeat(a, err)
+}
+
+// repeat makes further attempts, as long as the last one's outcome asks for
+// another.
+func (f *fetch) repeat(a *attempt, err *Error) *Error {
+	for waits := f.svc.waits.Start(); ; {
 		wait, again := f.again(a, err, waits.Next())
 		switch {
 		case again:
@@ -1266,6 +1268,10 @@ func (f *fetch) attempts() *Error {
 		a.discard()
 		if err := f.sleep(wait); err != nil {
 			return err
+		}
+		a, err = f.try()
+		if err == nil && !retry.RetryStatus(a.status) {
+			return f.accept(a)
 		}
 	}
 }

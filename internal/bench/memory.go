@@ -20,11 +20,12 @@ const (
 const streamed = 64 << 20
 
 // share is a part of the memory that so many take together.
-type share struct{ KiB, RSS, Goroutines float64 }
+type share struct{ KiB, Stacks, RSS, Goroutines float64 }
 
 func shareOf(before, after usage, n int) share {
 	return share{
 		KiB:        (after.held() - before.held()) / float64(n) / 1024,
+		Stacks:     (float64(after.Stacks) - float64(before.Stacks)) / float64(n) / 1024,
 		RSS:        (float64(after.RSS) - float64(before.RSS)) / float64(n) / 1024,
 		Goroutines: float64(after.Goroutines-before.Goroutines) / float64(n),
 	}
@@ -77,10 +78,10 @@ type memoryRow struct {
 func judgeMemory(n int, rows []memoryRow) error {
 	fmt.Printf("%s\n\neach of %d, in KiB:\n", machine(), n)
 	t := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "\theap+stacks\tmay be\tof it net/http's\tRSS\tgoroutines\tof it net/http's\t")
+	fmt.Fprintln(t, "\theap+stacks\tmay be\tstacks\tof it net/http's\tRSS\tgoroutines\tof it net/http's\t")
 	var faults []error
 	for _, r := range rows {
-		fmt.Fprintf(t, "%s\t%.1f\t%.0f\t%.1f\t%.1f\t%.2f\t%.2f\t\n", r.what, r.of.KiB, r.kib, r.bare.KiB, r.of.RSS, r.of.Goroutines, r.bare.Goroutines)
+		fmt.Fprintf(t, "%s\t%.1f\t%.0f\t%.1f\t%.1f\t%.1f\t%.2f\t%.2f\t\n", r.what, r.of.KiB, r.kib, r.of.Stacks, r.bare.KiB, r.of.RSS, r.of.Goroutines, r.bare.Goroutines)
 		if r.of.KiB > r.kib {
 			faults = append(faults, fmt.Errorf("%s takes %.1f KiB, may take %.0f", r.what, r.of.KiB, r.kib))
 		}
