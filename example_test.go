@@ -540,10 +540,10 @@ func ExampleStats_String() {
 }
 
 // What would become of a request is said without sending it. One replica of two
-// fails, and is left out for a minute.
+// fails, and is left out for an hour.
 func ExampleGateway_Explain() {
 	well := service(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Cache-Control", "public, max-age=60")
+		w.Header().Set("Cache-Control", "public, max-age=3600")
 		w.Header().Set("ETag", `"v1"`)
 		fmt.Fprint(w, "user ", r.URL.Path)
 	})
@@ -562,7 +562,7 @@ func ExampleGateway_Explain() {
 	gw, err := gateway.New(
 		gateway.WithCache(cache), gateway.WithDialContext(dial), gateway.WithLogger(slog.New(slog.DiscardHandler)),
 		gateway.WithService("users", "http://users-1:8000", gateway.WithReplicas(gateway.Replica{URL: "http://users-2:8000"}),
-			gateway.WithBalancing(gateway.RoundRobin()), gateway.WithEjection(1, time.Minute, time.Hour), gateway.WithBearerToken("t0ken")),
+			gateway.WithBalancing(gateway.RoundRobin()), gateway.WithEjection(1, time.Hour, time.Hour), gateway.WithBearerToken("t0ken")),
 	)
 	if err != nil {
 		log.Fatal(err)
@@ -586,18 +586,18 @@ func ExampleGateway_Explain() {
 	}
 	// Output:
 	// true true
-	// GET /api/users/42: fresh (200), what is stored is fresh for 1m more
+	// GET /api/users/42: fresh (200), what is stored is fresh for 1h more
 	//   service  users
 	//   route    /api/users/{path...}
 	//   target   http://users-1:8000/42?full=1
 	// cache
 	//   key       https://app.test/api/users/42?full=1
-	//   stored    fresh for 1m more, 0s old, 1m by max-age, status 200, 8 bytes
+	//   stored    fresh for 1h more, 0s old, 1h by max-age, status 200, 8 bytes
 	//   of which  ETag, stands in for errors
-	//   status    gateway; hit; ttl=60
+	//   status    gateway; hit; ttl=3600
 	// replicas
 	//   users-1:8000  candidate, and the one that is chosen, 0 requests in flight, 1 connection idle
-	//   users-2:8000  out: ejected, due in 1m, 0 requests in flight, 1 connection idle
+	//   users-2:8000  out: ejected, due in 1h, 0 requests in flight, 1 connection idle
 	// policies
 	//   WithTimeout          30s to the response's header
 	//   WithDialTimeout      5s
@@ -605,7 +605,7 @@ func ExampleGateway_Explain() {
 	//   WithAcquireTimeout   1s
 	//   WithBreaker          0.5 of 20 within 10s; closed, 0 of 3 failed
 	//   WithPanicThreshold   0.5
-	//   WithEjection         1 failure in a row, for 1m to 1h
+	//   WithEjection         1 failure in a row, for 1h to 1h
 	//   WithBalancing        round robin
 	//   WithRetries          2; the budget has room for 29
 	//   WithCache            stale for up to 24h

@@ -105,16 +105,18 @@ func If(holds bool, s string) string {
 	return ""
 }
 
-// Span writes a duration that somebody is to wait or has waited: to the millisecond below ten seconds, else to the
-// second, without units that are zero at its end.
+// Span writes a duration that somebody is to wait or has waited: to the millisecond below ten seconds, to the second below
+// ten minutes, else to the minute, without units that are zero at its end.
 func Span(d time.Duration) string {
 	switch {
 	case d.Abs() < time.Millisecond:
 		return d.String()
 	case d.Abs() < 10*time.Second:
 		d = d.Round(time.Millisecond)
-	default:
+	case d.Abs() < 10*time.Minute:
 		d = d.Round(time.Second)
+	default:
+		d = d.Round(time.Minute)
 	}
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {

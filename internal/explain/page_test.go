@@ -46,7 +46,7 @@ func TestSpan(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		0: "0s", 17 * time.Microsecond: "17µs", 1234567 * time.Nanosecond: "1ms", 1500 * time.Millisecond: "1.5s", -5 * time.Second: "-5s",
 		12340 * time.Millisecond: "12s", 59900 * time.Millisecond: "1m", time.Minute: "1m", 90 * time.Second: "1m30s", 10 * time.Minute: "10m",
-		time.Hour: "1h", 24 * time.Hour: "24h", time.Hour + time.Second: "1h0m1s", time.Hour + time.Minute: "1h1m",
+		time.Hour: "1h", 24 * time.Hour: "24h", time.Hour - time.Second: "1h", 10*time.Minute - time.Second: "9m59s", time.Hour + time.Minute: "1h1m",
 	} {
 		assert.Equal(t, want, Span(d), d)
 	}
