@@ -55,7 +55,7 @@ func newScraper(t *testing.T, target, rules string) *scraper {
 	config := filepath.Join(dir, "prometheus.yml")
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "rules.yml"), []byte(rules), 0o600))
 	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, `
-global: {scrape_interval: 100ms, scrape_timeout: 100ms, evaluation_interval: 100ms}
+global: {scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 100ms}
 rule_files: [rules.yml]
 scrape_configs:
   - job_name: gateway
@@ -109,10 +109,10 @@ func (s *scraper) query(expr string) (found []sample) {
 	return answer.Data.Result
 }
 
-// scraped waits until the page was read again.
+// scraped waits until the page was read again, whole and in time.
 func (s *scraper) scraped() {
 	s.Helper()
-	const reads = `count_over_time(up{job="gateway"}[1h])`
+	const reads = `sum_over_time(up{job="gateway"}[1h])`
 	count := func() string {
 		if found := s.query(reads); len(found) == 1 {
 			return fmt.Sprint(found[0].Value[1])
@@ -145,7 +145,7 @@ func TestDashboardAndAlertsFindWhatTheyAreFor(t *testing.T) {
 	testnet.Settle(t, "slow requests", func() bool { return time.Since(begun) > 1500*time.Millisecond })
 	p.release()
 	s.scraped()
-	assert.Equal(t, "14", fmt.Sprint(s.query(`sum(gateway_requests_total{gateway_service="users"})`)[0].Value[1]))
+	assert.Equal(t, "14", fmt.Sprint(s.query(`sum(last_over_time(gateway_requests_total{gateway_service="users"}[1m]))`)[0].Value[1]))
 
 	testnet.Settle(t, "alerts", func() bool {
 		for name, is := range s.raised() {
