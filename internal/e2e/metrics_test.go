@@ -44,7 +44,8 @@ func scrape(t testing.TB, gw *gateway.Gateway) scraped {
 		i := strings.LastIndexByte(line, ' ')
 		value, err := strconv.ParseFloat(line[i+1:], 64)
 		require.NoError(t, err, line)
-		require.NotContains(t, page, line[:i])
+		_, again := page[line[:i]]
+		require.False(t, again, line)
 		page[line[:i]] = value
 	}
 	return page

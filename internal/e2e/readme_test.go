@@ -632,7 +632,7 @@ func TestReadmeGivesTheNumberOfSeries(t *testing.T) {
 	}
 	service, breaker, queue := said(`of each service (\d+), and one for each`), said(`(\d+) with a circuit breaker`), said("(\\d+) with `WithMaxConcurrency`")
 	host, bare, none := said(`among its replicas (\d+)`), said("among its replicas \\d+ \\((\\d+) with `WithTransport`"), said(`of requests for none (\d+)`)
-	cache, client, bareClient := said(`of each cache (\d+)`), said(`among all replicas (\d+)`), said("among all replicas \\d+ \\((\\d+) with `WithTransport`")
+	cache, client, bareClient := said(`of all caches (\d+)`), said(`among all replicas (\d+)`), said("among all replicas \\d+ \\((\\d+) with `WithTransport`")
 	rt := gateway.WithTransport(roundTripper(func(*http.Request) (*http.Response, error) { return nil, net.ErrClosed }))
 	replicas := gateway.WithReplicas(gateway.Replica{URL: "http://b.test"}, gateway.Replica{URL: "http://c.test"})
 	for name, tt := range map[string]struct {
