@@ -93,7 +93,7 @@ func (b *Board) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if strings.HasSuffix(cmp.Or(r.URL.Path, sentPath(r)), "/") {
 		name = ""
 	}
-	if name == "events" {
+	if name == "events" && !navigates(r) {
 		b.events(w, r)
 		return
 	}
@@ -106,6 +106,13 @@ func (b *Board) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cache-Control", "no-cache")
 	h.Set("Etag", a.etag)
 	http.ServeContent(w, r, "", time.Time{}, strings.NewReader(a.content))
+}
+
+// navigates tells a browser that goes to a page from one that asks for events: the
+// board may be mounted at a path that ends as their address does.
+func navigates(r *http.Request) bool {
+	accept := strings.ToLower(strings.Join(r.Header["Accept"], ","))
+	return strings.Contains(accept, "text/html") && !strings.Contains(accept, "text/event-stream")
 }
 
 // sentPath is the path as the client sent it: what was in front of it may have been

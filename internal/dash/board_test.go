@@ -293,6 +293,18 @@ func TestBoardAnswersByTheLastSegment(t *testing.T) {
 		r.ServeHTTP(w, again)
 		assert.Equal(t, 304, w.Code, tt.path)
 	}
+	for accept, location := range map[string]string{ // mounted at a path that ends as that of the events does
+		"text/html,application/xhtml+xml,*/*;q=0.8": "./events/", "text/event-stream": "", "*/*": "", "": "",
+	} {
+		req := httptest.NewRequest(http.MethodHead, "/ops/events", nil)
+		if accept != "" {
+			req.Header.Set("Accept", accept)
+		}
+		w := httptest.NewRecorder()
+		r.ServeHTTP(w, req)
+		assert.Equal(t, location, w.Header().Get("Location"), accept)
+		assert.Equal(t, location == "", w.Header().Get("Content-Type") == "text/event-stream", accept)
+	}
 	head := httptest.NewRecorder()
 	r.ServeHTTP(head, httptest.NewRequest(http.MethodHead, "/events", nil))
 	assert.Equal(t, 200, head.Code)
