@@ -1679,6 +1679,9 @@ func checkName(name string) string {
 
 // parseTarget reads a target URL; reasons say what is wrong with it.
 func parseTarget(target string) (u *url.URL, shown string, reasons []string) {
+	if shown = withoutScheme(target); shown != "" {
+		return nil, shown, []string{"http:// or https:// is missing in front of the host"}
+	}
 	u, err := url.Parse(target)
 	if err != nil {
 		return nil, "", []string{"not a URL"} // the text may hold a password
@@ -1702,6 +1705,20 @@ func parseTarget(target string) (u *url.URL, shown string, reasons []string) {
 		}
 	}
 	return u, (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String(), reasons
+}
+
+// withoutScheme returns a target that is a host, maybe with a port and a path, and
+// would be a URL if it said of which scheme; else "".
+func withoutScheme(target string) string {
+	u, err := url.Parse(target)
+	if err == nil && (u.Host != "" || u.Scheme == "http" || u.Scheme == "https" || u.Scheme == schemeUnix) {
+		return ""
+	}
+	u, err = url.Parse("http://" + target)
+	if err != nil || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || !validPort(u) {
+		return ""
+	}
+	return u.Host + u.Path
 }
 
 // schemeUnix is the scheme of a target that is a socket of this machine.

@@ -28,13 +28,22 @@ func TestTargetFaults(t *testing.T) {
 		query    = "the URL has a query or fragment"
 		port     = "the port is not between 1 and 65535"
 		path     = "the path may not be forwarded"
+		missing  = "http:// or https:// is missing in front of the host"
 	)
 	for _, tt := range []struct {
 		target, shown string
 		reasons       []string
 	}{
 		{"", "", []string{scheme, host}},
-		{"upstream.test", "upstream.test", []string{scheme, host}},
+		{"upstream.test", "upstream.test", []string{missing}},
+		{"users:8000", "users:8000", []string{missing}},
+		{"localhost:8000/base", "localhost:8000/base", []string{missing}},
+		{"10.0.0.1:8000", "10.0.0.1:8000", []string{missing}},
+		{"[::1]:8000", "[::1]:8000", []string{missing}},
+		{"/run/app.sock", "/run/app.sock", []string{scheme, host}},
+		{"users:secret@upstream.test:80", "users:", []string{scheme, host}},
+		{"users:8000?secret", "users:", []string{scheme, host, query}},
+		{"users:99999", "users:", []string{scheme, host}},
 		{"ftp://upstream.test", "ftp://upstream.test", []string{scheme}},
 		{"http://", "http:", []string{host}},
 		{"http:///x", "http:///x", []string{host}},
@@ -95,7 +104,7 @@ func TestReplicaFaults(t *testing.T) {
 	}{
 		{gateway.Replica{}, "", []string{"the scheme is none of http, https and unix", "the URL has no host"}},
 		{gateway.Replica{URL: "http://%zz"}, "", []string{"not a URL"}},
-		{gateway.Replica{URL: "b.test:80"}, "b.test:", []string{"the scheme is none of http, https and unix", "the URL has no host"}},
+		{gateway.Replica{URL: "b.test:80"}, "b.test:80", []string{"http:// or https:// is missing in front of the host"}},
 		{gateway.Replica{URL: "http://u:secret@b.test:0?secret"}, "http://b.test:0", []string{
 			"userinfo in the URL; use WithBearerToken or WithHeader", "the URL has a query or fragment", "the port is not between 1 and 65535",
 		}},
