@@ -452,3 +452,32 @@ func countsUp(series string) bool {
 	name, _, _ := strings.Cut(series, "{")
 	return strings.HasSuffix(name, "_total") || strings.HasSuffix(name, "_bucket") || strings.HasSuffix(name, "_count") || strings.HasSuffix(name, "_sum")
 }
+
+// Where the app mounts the handler may change by an update: what was counted under the
+// old route is told on.
+func TestCountersStayWhenTheMountPathChanges(t *testing.T) {
+	up, _ := server(t, "", func(http.ResponseWriter, *http.Request) {})
+	service := gateway.WithService("a", up.URL)
+	gw, err := gateway.New(gateway.WithMountPath("/v1"), service)
+	require.NoError(t, err)
+	for i, tt := range []struct {
+		path   string
+		v1, v2 float64
+	}{{"/v1", 1, 0}, {"/v2", 1, 1}, {"/v1", 2, 1}} {
+		if i > 0 {
+			require.NoError(t, gw.Update(gateway.WithMountPath(tt.path), service))
+		}
+		handle(t, gw, testnet.Get("/a/"), nil)
+		of := map[string]float64{}
+		for series, n := range scrape(t, gw) {
+			if strings.HasPrefix(series, "http_server_request_duration_seconds_count") {
+				_, route, _ := strings.Cut(series, `http_route="`)
+				route, _, _ = strings.Cut(route, `"`)
+				of[route] += n
+			}
+		}
+		assert.Equal(t, tt.v1, of["/v1/a/{path...}"])
+		assert.Equal(t, tt.v2, of["/v2/a/{path...}"])
+	}
+	require.NoError(t, gw.Shutdown(t.Context()))
+}

@@ -38,10 +38,14 @@ func (s *Service) route(pattern string) *route {
 
 // eachRoute tells all routes.
 func (s *Service) eachRoute(tell func(*route)) {
-	tell(s.unmounted)
-	if routes := s.routes.m.Load(); routes != nil {
-		for _, r := range *routes {
-			tell(r)
+	if kept, _ := s.mounts.get(s.mount); kept != s.unmounted {
+		tell(s.unmounted)
+	}
+	for _, routes := range []*map[string]*route{s.mounts.m.Load(), s.routes.m.Load()} {
+		if routes != nil {
+			for _, r := range *routes {
+				tell(r)
+			}
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -118,4 +119,42 @@ func TestMountIsPartOfRouteAndPath(t *testing.T) {
 	assert.Equal(t, "/api/users/{path...}", span["http.route"])
 	assert.Equal(t, "/api/users/a%2Fb", span["url.path"])
 	assert.Equal(t, "x=1", span["url.query"])
+}
+
+// Where a handler is mounted may change. What was counted where it was is told on, and
+// goes on if it comes back: a counter must not fall.
+func TestWhatWasMountedElsewhereIsToldOn(t *testing.T) {
+	r := newRig(t)
+	counts := func(s *Service) map[string]uint64 {
+		got := map[string]uint64{}
+		s.eachRoute(func(at *route) {
+			at.series[0].each(teller{durations: func(_ histogram, series *series) {
+				for _, n := range series.read().Counts {
+					got[at.template] += n
+				}
+			}}, serverDurations)
+		})
+		return got
+	}
+	ask := func(s *Service) {
+		serve(s, httptest.NewRequest(http.MethodGet, "/x", nil), ServerResult{Status: 200})
+	}
+	s := r.Service(ServiceConfig{Name: "users", Mount: "/v1"})
+	ask(s)
+	for _, mount := range []string{"/v2", "/v1", "/v1", ""} {
+		s = r.Resume(s, ServiceConfig{Name: "users", Mount: mount})
+		ask(s)
+	}
+	want := map[string]uint64{"/v1/users/{path...}": 3, "/v2/users/{path...}": 1, "/users/{path...}": 1}
+	assert.Equal(t, want, counts(s))
+
+	for i := range 2 * maxRoutes { // is bounded
+		s = r.Resume(s, ServiceConfig{Name: "users", Mount: "/many/" + strconv.Itoa(i)})
+		ask(s)
+	}
+	got := counts(s)
+	assert.Len(t, got, maxRoutes+1)
+	for template, n := range want {
+		assert.Equal(t, n, got[template], template)
+	}
 }

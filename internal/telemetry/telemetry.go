@@ -90,7 +90,7 @@ func (t *Telemetry) With(c Config) *Telemetry {
 	other := newTelemetry(c)
 	other.instruments = t.instruments
 	for i, s := range other.unrouted {
-		s.book = t.unrouted[i].book
+		s.share(t.unrouted[i])
 	}
 	return other
 }
@@ -101,7 +101,7 @@ func newTelemetry(c Config) *Telemetry {
 		t.propagator = otel.GetTextMapPropagator()
 	}
 	t.unrouted = [2]*Service{newService(t, ServiceConfig{}), newService(t, ServiceConfig{Public: true})}
-	t.unrouted[1].book = t.unrouted[0].book // they are one to whoever reads it
+	t.unrouted[1].share(t.unrouted[0]) // they are one to whoever reads it
 	return t
 }
 
@@ -183,21 +183,25 @@ type Service struct {
 	public    bool
 	silent    bool
 	baggage   bool
+	unmounted *route // for requests without a pattern
 	*book
 }
 
 // book is what was recorded of a service, and what is prepared to do so.
 type book struct {
-	own       *series // of the gateway's own part of its requests
-	unmounted *route  // for requests without a pattern
-	routes    table[string, *route]
+	own    *series               // of the gateway's own part of its requests
+	mounts table[string, *route] // by WithMountPath: those that were are told of, too
+	routes table[string, *route] // by pattern
 }
+
+// share has s record what is of requests for no service in the same book.
+func (s *Service) share(other *Service) { s.book, s.unmounted = other.book, other.unmounted }
 
 // Service prepares the telemetry of one service.
 func (t *Telemetry) Service(c ServiceConfig) *Service {
 	s := newService(t, c)
 	s.routed = true
-	s.unmounted = s.newRoute("")
+	s.unmounted = s.mountedAt()
 	return s
 }
 
@@ -206,11 +210,22 @@ func (t *Telemetry) Service(c ServiceConfig) *Service {
 func (t *Telemetry) Resume(before *Service, c ServiceConfig) *Service {
 	s := newService(t, c)
 	s.routed, s.book = true, before.book
-	if s.mount != before.mount {
-		s.book = &book{own: before.own}
-		s.unmounted = s.newRoute("")
-	}
+	s.unmounted = s.mountedAt()
 	return s
+}
+
+// mountedAt returns the route of requests without a pattern. Of an app that moves the
+// handler more often than there is room for, what the last one counts is told
+// as long as it stays.
+func (s *Service) mountedAt() *route {
+	if r, ok := s.mounts.get(s.mount); ok {
+		return r
+	}
+	made := s.newRoute("")
+	if r, ok := s.mounts.put(s.mount, made, maxRoutes); ok {
+		return r
+	}
+	return made
 }
 
 // Unrouted is for requests that belong to no known service: they have no route,
@@ -219,7 +234,7 @@ func (t *Telemetry) Unrouted(public bool) *Service { return t.unrouted[index(pub
 
 func newService(t *Telemetry, c ServiceConfig) *Service {
 	s := &Service{
-		telemetry: t, name: text(c.Name, maxText), whole: c.Whole, book: &book{unmounted: &route{}},
+		telemetry: t, name: text(c.Name, maxText), whole: c.Whole, unmounted: &route{}, book: &book{},
 		mount: c.Mount, public: c.Public, silent: c.Silent, baggage: c.Baggage,
 	}
 	var attrs []attribute.KeyValue
