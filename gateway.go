@@ -149,7 +149,7 @@ func (c *config) faults() []error { return slices.Concat(c.shared.list.faults, c
 func (c *core) plan(o *config) (*snapshot, error) {
 	next := &snapshot{
 		shared: c.planShared(&o.shared), services: make(map[string]*service, len(o.declared)),
-		logLimit: o.defaults.policy.logLimit, public: o.defaults.policy.tracing.public,
+		logLimit: o.defaults.policy.logLimit, public: o.defaults.policy.tracing.public, idHeader: o.defaults.policy.requestIDHeader,
 	}
 	faults := o.faults()
 	for _, d := range o.declared {
@@ -357,6 +357,7 @@ type snapshot struct {
 	shared
 	services map[string]*service
 	public   bool        // requests for no service come from whom nobody trusts
+	idHeader string      // of their ids; empty: they have none
 	slow     *work.Watch // for slow requests; nil: none
 	every    time.Duration
 	memory   *work.Watch   // of the process; nil: none
@@ -524,8 +525,14 @@ func (x *exchange) refused(entered bool) *Error {
 	if err := x.judge(); entered {
 		return err
 	}
+	if x.svc == nil && x.whole && !x.life.Draining() {
+		return fault(ReasonShuttingDown, errRemoved)
+	}
 	return fault(ReasonShuttingDown, nil)
 }
+
+// errRemoved is for whoever still holds a service that an update was without.
+var errRemoved = errors.New("the service was removed (Update)")
 
 // goThrough serves a request that was judged.
 func (x *exchange) goThrough() *Error {
@@ -591,11 +598,7 @@ func (x *exchange) judge() *Error {
 		return fault(ReasonLoop, nil)
 	}
 	x.prefix = forward.Prefix(r.RequestURI, x.rest)
-	if name := svc.policy.requestIDHeader; name != "" {
-		if id := forward.RequestID(r.Header, name); id != "" {
-			x.id = r.Header[name][:1:1]
-		}
-	}
+	x.takeID()
 	return nil
 }
 
@@ -631,9 +634,24 @@ func (x *exchange) hasBody() bool {
 	return x.r.Body != nil && x.r.Body != http.NoBody && x.r.ContentLength != 0
 }
 
+// idHeader names the field that the request's id travels in; empty: it has none.
+func (x *exchange) idHeader() string {
+	if x.svc != nil {
+		return x.svc.policy.requestIDHeader
+	}
+	return x.snap.idHeader
+}
+
+// takeID believes the client's id, if that is one.
+func (x *exchange) takeID() {
+	if name := x.idHeader(); name != "" && forward.RequestID(x.r.Header, name) != "" {
+		x.id = x.r.Header[name][:1:1]
+	}
+}
+
 // requestID returns the request's id, and makes one where the client sent none.
 func (x *exchange) requestID() string {
-	if x.id == nil && x.svc != nil && x.svc.policy.requestIDHeader != "" {
+	if x.id == nil && x.idHeader() != "" {
 		x.id = []string{newRequestID()}
 	}
 	if x.id == nil {
@@ -645,7 +663,7 @@ func (x *exchange) requestID() string {
 // setRequestID returns the id with the response, if there is one by now.
 func (x *exchange) setRequestID(h http.Header) {
 	if x.id != nil {
-		h[x.svc.policy.requestIDHeader] = x.id
+		h[x.idHeader()] = x.id
 	}
 }
 
@@ -1060,9 +1078,7 @@ func (x *exchange) fail(err *Error) {
 		panic(http.ErrAbortHandler)
 	}
 	x.reached(stageBody)
-	if x.snap.access {
-		x.identify(x.level(false))
-	}
+	x.identify()
 	h := x.w.Header()
 	x.setRequestID(h)
 	x.setCacheStatus(h, make([]string, 1))
@@ -1075,7 +1091,9 @@ func (x *exchange) fail(err *Error) {
 	case ReasonMethodNotAllowed:
 		h.Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 	case ReasonShuttingDown:
-		h.Set("Connection", "close")
+		if !errors.Is(err.Err, errRemoved) {
+			h.Set("Connection", "close")
+		}
 	case ReasonMethodNotImplemented, ReasonClientBody, ReasonBodyTooLarge:
 		x.closeAfterReply()
 	}
@@ -1304,6 +1322,9 @@ func (e *Error) ErrorType() string { return string(e.Reason) }
 // answerError is the default [ErrorHandler].
 func answerError(w http.ResponseWriter, r *http.Request, err *Error) {
 	text := reasons[err.Reason.index()].text
+	if errors.Is(err.Err, errRemoved) {
+		text = "The service was removed."
+	}
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")

@@ -827,16 +827,15 @@ func (x *exchange) sample() {
 		x.unlogged = true
 		return
 	}
-	x.identify(slog.LevelInfo)
+	if x.snap.log.Enabled(x.ctx, slog.LevelInfo) {
+		x.identify()
+	}
 }
 
-// identify gives the request an id if a line of that level is going to be
-// logged.
-func (x *exchange) identify(level slog.Level) {
-	if x.id == nil && x.svc != nil && x.snap.log.Enabled(x.ctx, level) {
-		if id := forward.RequestID(x.r.Header, x.svc.policy.requestIDHeader); id != "" {
-			x.id = []string{id}
-		}
+// identify gives the request an id.
+func (x *exchange) identify() {
+	if x.id == nil {
+		x.takeID()
 		x.requestID()
 	}
 }

@@ -1435,8 +1435,9 @@ func WithMethods(methods ...string) ServiceOption {
 
 // WithRequestID names the header in which a request's id travels: the client's
 // is kept if it is 1 to 128 letters, digits and "-._~:/+=@", else one is made, once
-// the request is sent to the upstream or logged. It is sent there, returned to the
-// client and logged. Default "X-Request-Id".
+// the request is sent to the upstream, refused or logged. It is sent there, returned
+// to the client and logged. What is refused for no service has the header of the
+// defaults. Default "X-Request-Id".
 func WithRequestID(header string) DefaultOption {
 	return def("WithRequestID", func(p *policy, l *list) {
 		key := http.CanonicalHeaderKey(header)

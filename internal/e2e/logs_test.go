@@ -70,8 +70,8 @@ func TestRequestLine(t *testing.T) {
 			"gateway.request.id": "three", "http.response.status_code": 502.0, "gateway.service": "c", "gateway.attempts": 1.0,
 			"gateway.cache.result": "uri-miss", "gateway.reason": "upstream_failed", "error.type": "upstream_failed", "error.message": "round trip broke: no answer",
 		}},
-		{testnet.Get("/unknown"), map[string]any{
-			"level": "INFO", "http.request.method": "GET", "url.path": "/unknown", "client.address": "192.0.2.1",
+		{testnet.Get("/unknown", "X-Request-Id: four"), map[string]any{
+			"level": "INFO", "http.request.method": "GET", "url.path": "/unknown", "client.address": "192.0.2.1", "gateway.request.id": "four",
 			"http.response.status_code": 404.0, "gateway.reason": "unknown_service",
 		}},
 	} {

@@ -600,7 +600,10 @@ func TestTheHandlerOfAServiceFollowsIt(t *testing.T) {
 		assert.Equal(w, "two", ask().body.String())
 		w.update()
 		assert.Nil(w, w.gw.Upstream("a"))
-		assert.Equal(w, 503, ask().status)
+		gone := ask()
+		assert.Equal(w, 503, gone.status)
+		assert.Contains(w, gone.body.String(), "The service was removed.")
+		assert.Empty(w, gone.header.Get("Connection"), "the server stays")
 		assert.EqualValues(w, 1, w.gw.Stats().Errors[gateway.ReasonShuttingDown])
 		assert.ErrorContains(w, up.SetReplicas(gateway.Replica{URL: "http://one"}), "removed")
 		w.update(at("a", "one"))
@@ -616,12 +619,14 @@ func TestTheHandlerOfAServiceFollowsIt(t *testing.T) {
 func TestAServiceThatWasShutDownComesBack(t *testing.T) {
 	inTown(t, hosts("one"), func(w *town) {
 		w.serves("/a/", "one")
-		require.NoError(w, w.gw.Upstream("a").Shutdown(w.Context()))
+		up := w.gw.Upstream("a")
+		require.NoError(w, up.Shutdown(w.Context()))
 		status, _ := w.get("/a/")
 		assert.Equal(w, 503, status)
+		assert.Contains(w, handle(w, up, testnet.Get("/x"), nil).body.String(), "The server is shutting down.")
 		w.update(at("a", "one"))
 		w.serves("/a/", "one")
-		assert.EqualValues(w, 3, w.gw.Stats().Requests)
+		assert.EqualValues(w, 4, w.gw.Stats().Requests)
 	}, at("a", "one"))
 }
 
