@@ -3,7 +3,6 @@ package e2e_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -46,21 +45,7 @@ func (o *observed) ends(t *testing.T) (spans, series []string) {
 		assert.Empty(t, s.Status.Description)
 		spans = append(spans, text)
 	}
-	for name, n := range o.values() {
-		if kind, ok := strings.CutPrefix(name, "http."); ok && strings.Contains(kind, ".request.duration{") {
-			kind, rest, _ := strings.Cut(kind, ".")
-			text := fmt.Sprint(n, " ", kind)
-			for _, key := range []string{"http.response.status_code=", "error.type="} {
-				if _, v, ok := strings.Cut(rest, key); ok {
-					v, _, _ = strings.Cut(strings.TrimSuffix(v, "}"), ",")
-					text += " " + v
-				}
-			}
-			series = append(series, text)
-		}
-	}
-	slices.Sort(series)
-	return spans, series
+	return spans, o.since(nil)
 }
 
 // breaking is a content that breaks off.
