@@ -1489,9 +1489,8 @@ func (tunneler) Hijack() (net.Conn, *bufio.ReadWriter, error) { return nil, nil,
 
 // explain is what becomes of an exchange that nobody begins.
 func (x *exchange) explain() Explanation {
-	path, _, _ := strings.Cut(x.requestPath(), "?")
 	e := Explanation{
-		Method: forward.Printable(x.r.Method, 32), Path: forward.Printable(path, 512),
+		Method: forward.Printable(x.r.Method, 32), Path: forward.Printable(x.requestPath(), 512),
 		Replicas: []ExplainedReplica{}, Policies: []ExplainedPolicy{}, Notes: []string{},
 	}
 	svc := x.svc
@@ -1748,11 +1747,12 @@ func (x *exchange) explainReplicas(e *Explanation, f *fetch) {
 	changeable := len(svc.policy.rewrite) > 0 || svc.policy.tokenSource != nil && svc.policy.balancing.field == "field"
 	outlook := svc.set.Outlook(hash, known && !changeable, x.start)
 	for _, p := range outlook.Endpoints {
-		r := p.Value.explained(p.Status(x.start))
+		st := p.Status(x.start)
+		r := p.Value.explained(st)
 		r.Candidate, r.Out, r.Due, r.Chosen = p.Out == "", p.Out, p.Due, p.Endpoint == outlook.Chosen
 		r.Full = p.Value.client != nil && r.Conns.Idle == 0 && r.Conns.InUse >= int64(svc.policy.maxConns)
-		if until := p.Status(x.start).Until; until.After(x.start) {
-			r.Back = until.Sub(x.start)
+		if st.Until.After(x.start) {
+			r.Back = st.Until.Sub(x.start)
 		}
 		e.Replicas = append(e.Replicas, r)
 	}
@@ -1822,9 +1822,10 @@ func (x *exchange) explainGates(say func(applies bool, option, value, state stri
 		case balance.Closed:
 			state += fmt.Sprintf(", %d of %d failed", b.Failed, b.Requests)
 		case balance.Open:
-			state += explain.If(svc.breaker.RetryAfter(x.start) == 0, ", and due for a trial")
 			if wait := svc.breaker.RetryAfter(x.start); wait > 0 {
 				state += ", for " + explain.Span(wait) + " more"
+			} else {
+				state += ", and due for a trial"
 			}
 		}
 		say(true, "WithBreaker", fmt.Sprintf("%g of %d within %s", p.breakerRatio, p.breakerVolume, explain.Span(p.breakerWindow)), state)

@@ -1256,24 +1256,20 @@ func (f *fetch) attempts() *Error {
 // repeat makes further attempts, as long as the last one's outcome asks for
 // another.
 func (f *fetch) repeat(a *attempt, err *Error) *Error {
-	for waits := f.svc.waits.Start(); ; {
+	for waits := f.svc.waits.Start(); err != nil || retry.RetryStatus(a.status); a, err = f.try() {
 		wait, again := f.again(a, err, waits.Next())
-		switch {
-		case again:
-		case err == nil:
-			return f.accept(a)
-		default:
-			return err
+		if !again {
+			if err != nil {
+				return err
+			}
+			break
 		}
 		a.discard()
 		if err := f.sleep(wait); err != nil {
 			return err
 		}
-		a, err = f.try()
-		if err == nil && !retry.RetryStatus(a.status) {
-			return f.accept(a)
-		}
 	}
+	return f.accept(a)
 }
 
 // hedges reports whether two attempts may race.
