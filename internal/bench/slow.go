@@ -17,6 +17,8 @@ const (
 	slowTail = 2.0 // of the p99 of others beside slow peers to that without
 	slowKiB  = 96  // for each slow peer
 	goodRate = 1000
+
+	slowOnset = 10 * time.Second // or all of their bytes would come at once, each second
 )
 
 // checkSlow has clients send and read a byte a second, and the upstream write
@@ -113,7 +115,11 @@ func (p *peers) beSlow(c slowConfig) (nothing, error) {
 		if err != nil {
 			return err
 		}
-		s.all.Go(func() { s.keep(c.Addr, conn, kinds[i]) })
+		s.all.Go(func() {
+			if pause(s.ctx, slowOnset*time.Duration(i)/time.Duration(len(kinds))) {
+				s.keep(c.Addr, conn, kinds[i])
+			}
+		})
 		return nil
 	})
 	if err != nil {
