@@ -575,6 +575,9 @@ func (x *exchange) judge() *Error {
 	if svc == nil {
 		return fault(ReasonUnknownService, nil)
 	}
+	if svc.policy.preserveHost && r.Host != "" && !forward.ValidHost(r.Host) {
+		return fault(ReasonBadRequest, errHost)
+	}
 	x.query = query
 	fields, bytes, special := forward.Survey(r.Header)
 	if x.special = special; fields > maxRequestFields || bytes > svc.policy.maxHeaderBytes {
@@ -601,6 +604,10 @@ func (x *exchange) judge() *Error {
 	x.takeID()
 	return nil
 }
+
+// errHost is a Host that would be passed on (RFC 9110 §7.2). In HTTP/2 net/http's
+// server takes any.
+var errHost = errors.New("the Host names no host")
 
 // judgeMethod says why a request of that method is refused (RFC 9110 §9.1).
 func judgeMethod(method string, svc *service) Reason {

@@ -1361,8 +1361,9 @@ func WithTLSConfig(c *tls.Config) DefaultOption {
 	})
 }
 
-// WithPreserveHost sends the client's Host to the upstream. Default: the
-// target's host; the client's is in X-Forwarded-Host.
+// WithPreserveHost sends the client's Host to the upstream; one that is neither
+// a name nor an address is answered 400. Default: the target's host; the client's
+// is in X-Forwarded-Host.
 func WithPreserveHost() DefaultOption {
 	return def("WithPreserveHost", func(p *policy, _ *list) { p.preserveHost = true })
 }
@@ -1576,7 +1577,8 @@ func (p *policy) setHeader(key, value string) {
 
 // WithRewrite has f change each request before it is sent, once however often
 // it is repeated: its URL's path and query, Header and Host. Changes of Method, Body and of
-// the URL's scheme and host have no effect. Several run in order. A panic is answered 500. What f adds is
+// the URL's scheme and host, and Host and the framing's fields in Header, have no effect; an empty Host is the target's.
+// Several run in order. A panic, and what cannot be sent, is answered 500. What f adds is
 // not part of the cache key: let the upstream send Vary.
 func WithRewrite(f func(out *http.Request)) ServiceOption {
 	return serviceOption{"WithRewrite", func(p *policy, l *list) {

@@ -1288,7 +1288,7 @@ func (f *fetch) address() {
 	x, svc, r := f.x, f.svc, f.x.r
 	f.out = outbound{method: r.Method, path: forward.Join(svc.base, x.rest), query: x.query, force: r.URL.ForceQuery, host: svc.host}
 	if svc.policy.preserveHost {
-		f.out.host = r.Host
+		f.out.host = cmp.Or(r.Host, svc.host) // HTTP/1.0 has requests without
 	}
 	in := forward.Inbound{
 		Header: r.Header, RemoteAddr: r.RemoteAddr, Host: r.Host, TLS: r.TLS != nil,
@@ -1430,8 +1430,12 @@ func (f *fetch) rewrite() *Error {
 	if req.URL == nil || req.Header == nil {
 		return fault(ReasonPanic, errors.New("WithRewrite: removed the URL or the header"))
 	}
-	f.out.path, f.out.query, f.out.force = req.URL.EscapedPath(), req.URL.RawQuery, req.URL.ForceQuery
-	f.out.header, f.out.host = req.Header, req.Host
+	f.out.path, f.out.query = forward.Target(req.URL)
+	f.out.force = req.URL.ForceQuery
+	f.out.header, f.out.host = req.Header, cmp.Or(req.Host, f.svc.host)
+	if err := forward.Settle(f.out.header, f.out.host); err != nil {
+		return fault(ReasonPanic, fmt.Errorf("WithRewrite: %w", err))
+	}
 	return nil
 }
 
@@ -2164,6 +2168,8 @@ func (a *attempt) classify(err error) *Error {
 		return fault(ReasonConnect, err)
 	case errors.Is(err, errNoContent):
 		return fault(ReasonTruncated, err)
+	case errors.Is(err, h1.ErrRequest): // which the upstream has seen nothing of
+		return fault(ReasonBadRequest, err)
 	}
 	return fault(ReasonUpstreamFailed, err)
 }

@@ -128,6 +128,31 @@ func (r *RequestRules) Outbound(in *Inbound, s *Scratch) http.Header {
 	return o.header
 }
 
+// Settle has a header that an app's hook was given be again what Outbound promises, and reports why a request with it, and with that
+// Host, could not be sent. The error never holds a value.
+func Settle(h http.Header, host string) error {
+	if !only(host, isVisible) {
+		return fmt.Errorf("host %q has bytes that are not visible ASCII", host)
+	}
+	for name, values := range h {
+		if !IsToken(name) {
+			return fmt.Errorf("field name %q is not a token", name)
+		}
+		var buf [64]byte
+		switch string(fold(buf[:0], name)) {
+		case "content-length", "transfer-encoding", "trailer", "host":
+			delete(h, name) // a second one would be read as another message by some (RFC 9112 §11.2)
+			continue
+		}
+		for _, value := range values {
+			if !cleanValue(value) {
+				return fmt.Errorf("value of field %s has a control byte", name)
+			}
+		}
+	}
+	return nil
+}
+
 // passes reports whether the client's field of this name goes upstream as it is.
 func (r *RequestRules) passes(name string, trusted bool) bool {
 	var buf [64]byte

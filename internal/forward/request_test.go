@@ -352,6 +352,37 @@ func FuzzOutbound(f *testing.F) {
 	})
 }
 
+// What a hook leaves is sent as it is, but for what whoever sends it writes itself.
+func TestSettle(t *testing.T) {
+	for _, tt := range []struct {
+		name, host string
+		header     http.Header
+		want       http.Header
+		fault      string
+	}{
+		{name: "nothing", host: "h:80", header: http.Header{}, want: http.Header{}},
+		{name: "what may be sent", host: "h", header: http.Header{"X-A": {"1", "\xe9\t2", ""}, "x-b": {""}, "Te": {"trailers"}, "Connection": {"close"}}, want: http.Header{"X-A": {"1", "\xe9\t2", ""}, "x-b": {""}, "Te": {"trailers"}, "Connection": {"close"}}},
+		{name: "framing", host: "h", header: http.Header{"Content-Length": {"5"}, "content-length": {"6"}, "Content_Length": {"7"}, "Transfer-Encoding": {"chunked"}, "Trailer": {"X"}, "X-A": {"1"}}, want: http.Header{"X-A": {"1"}}},
+		{name: "Host", host: "h", header: http.Header{"Host": {"other"}, "HOST": {"other"}}, want: http.Header{}},
+		{name: "a host with a space", host: "a b", fault: `host "a b" has bytes that are not visible ASCII`},
+		{name: "a host that ends the line", host: "a\r\nX: y", fault: `host "a\r\nX: y" has bytes that are not visible ASCII`},
+		{name: "a host outside ASCII", host: "b\u00fccher.test", fault: `host "bücher.test" has bytes that are not visible ASCII`},
+		{name: "a name that is none", host: "h", header: http.Header{"X A": {"secret"}}, fault: `field name "X A" is not a token`},
+		{name: "an empty name", host: "h", header: http.Header{"": {"secret"}}, fault: `field name "" is not a token`},
+		{name: "a value that ends the line", host: "h", header: http.Header{"X-A": {"1", "secret\r\nX-B: 2"}}, fault: "value of field X-A has a control byte"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			err := Settle(tt.header, tt.host)
+			if tt.fault != "" {
+				require.EqualError(t, err, tt.fault)
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, tt.want, tt.header)
+		})
+	}
+}
+
 func FuzzUpgrade(f *testing.F) {
 	for _, test := range upgrades {
 		f.Add(test.head)

@@ -47,6 +47,12 @@ func Path(u *url.URL) string {
 	return escapedPath(u)
 }
 
+// Target returns the escaped path and the query of a URL that an app's hook has made, in origin-form (RFC 9112 §3.2.1): the path begins with
+// a slash, and what may not stand there is %XX.
+func Target(u *url.URL) (escaped, query string) {
+	return Join("", u.EscapedPath()), strings.ReplaceAll(encode(u.RawQuery, isVisible), "#", "%23")
+}
+
 func judgeForm(u *url.URL) error {
 	switch {
 	case u.User != nil:

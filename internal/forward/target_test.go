@@ -200,6 +200,27 @@ func TestJudgeOfAnEditedURL(t *testing.T) {
 	}
 }
 
+func TestTarget(t *testing.T) {
+	for _, tt := range []struct {
+		u           url.URL
+		path, query string
+	}{
+		{url.URL{Path: "/a/x", RawQuery: "q=1"}, "/a/x", "q=1"},
+		{url.URL{Path: "/a/b", RawPath: "/a%2Fb"}, "/a%2Fb", ""},
+		{url.URL{}, "/", ""},
+		{url.URL{Path: "a/x"}, "/a/x", ""},
+		{url.URL{Path: "*"}, "/*", ""},
+		{url.URL{Path: "//evil.test/x"}, "//evil.test/x", ""},
+		{url.URL{Path: "/a b\r\n?#", RawPath: "/a b"}, "/a%20b%0D%0A%3F%23", ""},
+		{url.URL{Path: "/", RawQuery: "q=a b\r\nX: y#z\xff"}, "/", "q=a%20b%0D%0AX:%20y%23z%FF"},
+		{url.URL{Opaque: "//evil.test/x"}, "/", ""},
+	} {
+		path, query := Target(&tt.u)
+		require.Equal(t, tt.path, path)
+		require.Equal(t, tt.query, query)
+	}
+}
+
 func TestJudgeOfAPlainPathAllocatesNothing(t *testing.T) {
 	for _, u := range []*url.URL{
 		{Path: "/api/users/1234567890/orders", RawQuery: "page=2&sort=%2Bname"},
