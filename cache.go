@@ -1647,7 +1647,7 @@ func (x *exchange) writeStored(e *entry, age time.Duration, status int, keep fun
 	}
 	x.setCacheStatus(h, lines[n+1:])
 	x.setServerTiming(h)
-	if e.untyped && h["Content-Type"] == nil {
+	if (e.untyped || keep != nil) && h["Content-Type"] == nil {
 		h["Content-Type"] = nil // or net/http's server would guess one
 	}
 	if e.refers {
