@@ -940,7 +940,7 @@ func (v *visit) demand() (missing rfc9111.Span, validate []rfc9111.Validators) {
 	if e == nil || e.part == nil {
 		return missing, v.conditions()
 	}
-	if gaps := e.part.coverage.Missing(nil, rfc9111.Span{End: e.part.Size}); len(gaps) == 1 {
+	if gaps := e.part.coverage.Missing(nil, rfc9111.Span{End: e.part.Size}); len(gaps) == 1 && e.part.Size <= v.by.maxObject {
 		return gaps[0], []rfc9111.Validators{e.validators}
 	}
 	return missing, nil
@@ -1016,6 +1016,9 @@ func (v *visit) answered(f *fetch) *Error {
 		return v.validated(f)
 	case a.status == http.StatusPartialContent && f.missing.Len() > 0:
 		return v.completed(f)
+	case a.status == http.StatusRequestedRangeNotSatisfiable && f.missing.Len() > 0: // the client has asked for no range
+		f.close(nil)
+		return v.anew()
 	case troubled(a.status) && v.standsIn(false):
 		return v.insteadOf(f)
 	}
@@ -1841,46 +1844,35 @@ func (v *visit) commitPart(e *entry, got *rfc9111.Part, content []byte) {
 		if before != nil && before.part == nil {
 			return old.item(v.x.svc.share), true // all of it came in between
 		}
-		return old.with(e.combined(before, got, content), before).item(v.x.svc.share), true
+		return old.with(e.combined(before, got, content, v.by.maxObject), before).item(v.x.svc.share), true
 	})
 }
 
 // combined returns e, the head of a part, with its content and with what is
-// stored of the same representation (RFC 9111 §3.4).
-func (e *entry) combined(old *entry, got *rfc9111.Part, content []byte) *entry {
+// stored of the same representation (RFC 9111 §3.4), unless that would be more
+// than most bytes.
+func (e *entry) combined(old *entry, got *rfc9111.Part, content []byte, most int64) *entry {
 	var coverage rfc9111.Coverage
 	if old != nil && old.part != nil && old.part.Combines(got) {
 		coverage = old.part.coverage
 	}
-	coverage, ok := coverage.With(got.Span)
-	if !ok {
-		coverage, _ = rfc9111.Coverage{}.With(got.Span)
+	next, ok := coverage.With(got.Span)
+	if !ok || next.Len() > most {
+		coverage = rfc9111.Coverage{}
+		next, _ = coverage.With(got.Span)
 	}
-	var body [][]byte
-	keep := func(p []byte) error { body = append(body, p); return nil }
-	for _, run := range coverage.Runs() {
-		for at := run.Start; at < run.End; {
-			if got.Start <= at && at < got.End {
-				body = append(body, content[at-got.Start:])
-				at = got.End
-				continue
-			}
-			to, _ := old.part.coverage.Run(rfc9111.Span{Start: at, End: at + 1})
-			end := to.End
-			if at < got.Start {
-				end = min(end, got.Start)
-			}
-			_ = old.read(rfc9111.Span{Start: at, End: end}, keep)
-			at = end
-		}
+	var chunks [][]byte
+	if len(coverage.Runs()) > 0 {
+		chunks = old.body
 	}
-	next := e.copied()
-	next.part = &part{*got, coverage}
-	if coverage.Complete(got.Size) {
-		next.part, next.status = nil, http.StatusOK
-		next.head = packed.Pack(rfc9111.Whole(e.head.Header(), got.Size), nil)
+	body := next.Combine(coverage, chunks, got.Span, content)
+	all := e.copied()
+	all.part = &part{*got, next}
+	if next.Complete(got.Size) {
+		all.part, all.status = nil, http.StatusOK
+		all.head = packed.Pack(rfc9111.Whole(e.head.Header(), got.Size), nil)
 	}
-	return next.with(body)
+	return all.with(body)
 }
 
 // completed goes on with the rest of a response of which a part is stored.
@@ -1902,7 +1894,7 @@ func (v *visit) completed(f *fetch) *Error {
 		return v.unanswered(fe)
 	}
 	verdict := rfc9111.Storable(&ex, x.svc.policy.caching.rules)
-	e := newEntry(&ex, v.x.svc).combined(v.stored, &got, content)
+	e := newEntry(&ex, v.x.svc).combined(v.stored, &got, content, v.by.maxObject)
 	f.close(nil)
 	if e.part != nil { // it has not given all that was missing
 		return v.anew()

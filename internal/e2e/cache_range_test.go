@@ -170,7 +170,7 @@ func TestRangeThatTheUpstreamIgnores(t *testing.T) {
 
 func TestPartsAreStoredAndCombined(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &page{tag: `"v1"`, header: minute + "\r\nContent-Type: text/x", body: alphabet}
+		p := &page{tag: `"v1"`, header: minute + "\r\nContent-Type: text/x\r\nContent-Digest: sha-256=:x:", body: alphabet}
 		b := newBubble(t, p.script())
 		part := func(spec, body, cache string, asked int) step {
 			return step{request: testnet.Get("/a/x", "Range: bytes="+spec), status: 206, body: body, cache: cache, asked: asked}
@@ -203,6 +203,7 @@ func TestPartsAreStoredAndCombined(t *testing.T) {
 		assert.Equal(t, "26", whole.Header.Get("Content-Length"))
 		assert.Equal(t, "text/x", whole.Header.Get("Content-Type"))
 		assert.Empty(t, whole.Header["Content-Range"])
+		assert.Empty(t, whole.Header["Content-Digest"], "which is of a part (RFC 9530 §2)")
 		assert.EqualValues(t, 1, b.cache.Stats().Entries)
 	})
 }
@@ -248,6 +249,7 @@ func TestRestThatDoesNotFit(t *testing.T) {
 		"another size":     testnet.Answer(206, minute+"\r\nETag: \"v1\"\r\nContent-Range: bytes 5-26/27", alphabet[5:]+"!"),
 		"another version":  testnet.Answer(206, minute+"\r\nETag: \"v2\"\r\nContent-Range: bytes 5-25/26", alphabet[5:]),
 		"a lie":            testnet.Answer(206, minute+"\r\nETag: \"v1\"\r\nContent-Range: bytes 5-25/26", "short"),
+		"a 416":            testnet.Answer(416, "Content-Range: bytes */3", ""), // the client has asked for no range
 		"no Content-Range": testnet.Answer(206, minute+"\r\nETag: \"v1\"", alphabet[5:]),
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -292,6 +294,33 @@ func TestRangeOfAStaleResponseIsValidated(t *testing.T) {
 		)
 		p.tag, p.body = `"v2"`, strings.ToUpper(alphabet)
 		b.walk(step{wait: 61 * time.Second, request: testnet.Get("/a/x", "Range: bytes=0-4"), status: 206, body: "ABCDE", cache: "fwd=stale; fwd-status=200; stored", asked: 3})
+	})
+}
+
+// What is put together from parts is no longer than a response may be: the part
+// that came last is kept alone, and all of it is asked for as if none were.
+func TestPartsAreNoMoreThanAResponseMayBe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const most = 100 << 10
+		p := &page{tag: `"v1"`, header: minute, body: strings.Repeat(alphabet, most/13)} // two times as much
+		cache, err := gateway.NewCache(gateway.WithMaxObjectBytes(most))
+		require.NoError(t, err)
+		b := direct.bubbleOf(t, cache, p.script())
+		part := func(from, to int) step {
+			return step{request: testnet.Get("/a/x", "Range: bytes="+strconv.Itoa(from)+"-"+strconv.Itoa(to-1)), status: 206, body: p.body[from:to]}
+		}
+		for n, s := range []step{part(0, 40<<10), part(20<<10, 60<<10), part(60<<10, 100<<10), part(90<<10, 101<<10)} {
+			s.cache, s.asked = "fwd=partial; stored", n+1
+			if n == 0 {
+				s.cache = "fwd=uri-miss; stored"
+			}
+			b.walk(s)
+			assert.LessOrEqual(t, cache.Stats().Bytes, int64(most+2<<10))
+		}
+		last := part(90<<10, 101<<10)
+		last.cache, last.asked = "hit; ttl=60", 4
+		b.walk(last, step{body: p.body, cache: "fwd=partial; detail=too-large", asked: 5})
+		assert.Empty(t, b.asked().Header["Range"])
 	})
 }
 

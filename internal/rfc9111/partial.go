@@ -1,6 +1,7 @@
 package rfc9111
 
 import (
+	"bytes"
 	"maps"
 	"net/http"
 	"net/textproto"
@@ -91,7 +92,7 @@ func (p *Part) Combines(other *Part) bool {
 func Whole(part http.Header, size int64) http.Header {
 	h := make(http.Header, len(part)+1)
 	maps.Copy(h, part)
-	delete(h, "Content-Range")
+	maps.DeleteFunc(h, func(name string, _ []string) bool { return ofContent(name) })
 	h["Content-Length"] = []string{strconv.FormatInt(size, 10)}
 	return h
 }
@@ -179,6 +180,48 @@ func (c Coverage) Missing(dst []Span, s Span) []Span {
 		dst = append(dst, s)
 	}
 	return dst
+}
+
+// joined is how long a chunk may become by what is joined with it.
+const joined = 16 << 10
+
+// Combine returns the content that c covers, in the order of its runs: chunks are those of old, as this function returned them, and content is that
+// of s; c is old with s. What both have, being the same, is taken from chunks. None is taken apart, and of content only as much is kept as is missing,
+// so that no memory stays in use that is not the content's; and short ones that touch are joined, so that there are few. chunks are not changed.
+func (c Coverage) Combine(old Coverage, chunks [][]byte, s Span, content []byte) (body [][]byte) {
+	before := old.runs
+	for _, run := range c.runs {
+		from := len(body)
+		add := func(chunk []byte) {
+			if last := len(body) - 1; last >= from && len(body[last])+len(chunk) <= joined {
+				body[last] = slices.Concat(body[last], chunk)
+				return
+			}
+			body = append(body, chunk)
+		}
+		for at := run.Start; at < run.End; {
+			if len(before) == 0 || at < before[0].Start {
+				end := run.End
+				if len(before) > 0 {
+					end = min(end, before[0].Start)
+				}
+				missing := content[at-s.Start : end-s.Start]
+				if len(missing) < cap(content) {
+					missing = bytes.Clone(missing)
+				}
+				add(missing)
+				at = end
+				continue
+			}
+			for at < before[0].End {
+				add(chunks[0])
+				at += int64(len(chunks[0]))
+				chunks = chunks[1:]
+			}
+			before = before[1:]
+		}
+	}
+	return body
 }
 
 // Runs returns the runs, ascending, none touching another. They are not to be changed.

@@ -131,12 +131,12 @@ func TestPartsCombine(t *testing.T) {
 
 func TestWhole(t *testing.T) {
 	t.Parallel()
-	stored := partHeader("X-Old", "1", "X-Both", "1")
+	stored := partHeader("X-Old", "1", "X-Both", "1", "Content-Digest", "sha-256=:of the part:", "Content-Md5", "of the part")
 	newer := partHeader("Content-Range", "bytes 5-9/10", "Content-Length", "5", "X-Both", "2")
 	h := Whole(Update(stored, newer), 10)
 	assert.Equal(t, http.Header{
 		"Etag": {`"a"`}, "Date": {at(0)}, "Content-Type": {"text/plain"}, "X-Old": {"1"}, "X-Both": {"2"}, "Content-Length": {"10"},
-	}, h, "RFC 9110 §15.3.7.3 MUST have a Content-Length of the whole; §3.4 MUST update")
+	}, h, "RFC 9110 §15.3.7.3 MUST have a Content-Length of the whole; §3.4 MUST update; RFC 9530 §2 the digest of a part's content is of no other")
 	assert.Equal(t, []string{"bytes 2-4/10"}, stored["Content-Range"], "the argument stays")
 }
 
@@ -250,6 +250,77 @@ func TestCoverageDoesNotAllocateOnReading(t *testing.T) {
 	}))
 }
 
+// alphabetOf returns the content of a span: each byte says where it is.
+func alphabetOf(s Span) []byte {
+	p := make([]byte, s.Len())
+	for i := range p {
+		p[i] = byte((s.Start + int64(i)) % 251)
+	}
+	return p
+}
+
+func TestCombine(t *testing.T) {
+	t.Parallel()
+	const big = joined
+	for _, row := range []struct {
+		name  string
+		spans []Span
+		want  []int64 // the lengths of the chunks
+	}{
+		{"one", []Span{{5, 9}}, []int64{4}},
+		{"two apart", []Span{{5, 9}, {0, 2}}, []int64{2, 4}},
+		{"short ones that touch are one", []Span{{5, 9}, {9, 10}, {0, 5}}, []int64{10}},
+		{"a gap is filled", []Span{{0, 2}, {5, 9}, {1, 7}}, []int64{9}},
+		{"long ones stay apart", []Span{{0, big}, {big, 2 * big}}, []int64{big, big}},
+		{"of what is there nothing is replaced", []Span{{0, big}, {big - 1, 2*big + 1}}, []int64{big, big + 1}},
+		{"however often", []Span{{0, big}, {1, big + 1}, {2, big + 2}, {3, big + 3}}, []int64{big, 3}},
+		{"over two", []Span{{10, 20}, {30, 40}, {0, 50}}, []int64{50}},
+		{"within one", []Span{{0, 50}, {10, 20}}, []int64{50}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			var c Coverage
+			var body [][]byte
+			for _, s := range row.spans {
+				content := alphabetOf(s)
+				next, ok := c.With(s)
+				require.True(t, ok)
+				body = next.Combine(c, slices.Clone(body), s, content)
+				for _, chunk := range body {
+					if &chunk[0] == &content[0] || &chunk[len(chunk)-1] == &content[len(content)-1] {
+						require.Len(t, chunk, len(content), "a part of the content would keep all of it in use")
+					}
+				}
+				c = next
+			}
+			lengths, at := []int64{}, 0
+			for _, chunk := range body {
+				lengths = append(lengths, int64(len(chunk)))
+			}
+			assert.Equal(t, row.want, lengths)
+			all := slices.Concat(body...)
+			for _, run := range c.Runs() {
+				require.Equal(t, alphabetOf(run), all[at:at+int(run.Len())])
+				at += int(run.Len())
+			}
+		})
+	}
+}
+
+func TestCombineOfManyShortPartsHasFewChunks(t *testing.T) {
+	t.Parallel()
+	var c Coverage
+	var body [][]byte
+	for i := range int64(4 * joined) {
+		s := Span{i, i + 1}
+		next, ok := c.With(s)
+		require.True(t, ok)
+		c, body = next, next.Combine(c, body, s, alphabetOf(s))
+	}
+	assert.Len(t, body, 4)
+	assert.Equal(t, alphabetOf(Span{0, 4 * joined}), slices.Concat(body...))
+}
+
 func FuzzContentRange(f *testing.F) {
 	for _, row := range contentRangeTable {
 		for _, line := range row.lines {
@@ -276,6 +347,7 @@ func FuzzCoverage(f *testing.F) {
 	f.Add([]byte{9, 1, 7, 1, 5, 1, 3, 1, 1, 1, 0, 30})
 	f.Fuzz(func(t *testing.T, in []byte) {
 		var c Coverage
+		var body [][]byte
 		var bits [512]bool
 		for pair := range slices.Chunk(in, 2) {
 			if len(pair) < 2 {
@@ -306,7 +378,7 @@ func FuzzCoverage(f *testing.F) {
 				bits[i] = true
 			}
 			require.Zero(t, gaps, "all that is missing is named")
-			c = next
+			c, body = next, next.Combine(c, body, s, alphabetOf(s))
 			last := int64(-1)
 			for _, run := range c.Runs() {
 				require.True(t, last < run.Start && run.Start < run.End, "ascending and apart")
@@ -321,5 +393,11 @@ func FuzzCoverage(f *testing.F) {
 			}
 		}
 		require.EqualValues(t, n, c.Len())
+		content := slices.Concat(body...)
+		for _, run := range c.Runs() {
+			require.Equal(t, alphabetOf(run), content[:run.Len()])
+			content = content[run.Len():]
+		}
+		require.Empty(t, content)
 	})
 }

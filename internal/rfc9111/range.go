@@ -168,11 +168,17 @@ func AppendUnsatisfied(dst []byte, size int64) []byte {
 // InPartial reports whether a field of the stored response is sent in a 206 made of it (RFC 9110 §15.3.7), beside Content-Range, Content-Length
 // and a Content-Type of multipart/byteranges, which are its own. ifRange says whether the request had If-Range: its client has the rest.
 func InPartial(name string, ifRange bool) bool {
+	return !ofContent(name) && (!ifRange || !describes(name))
+}
+
+// ofContent reports whether the field is about the content of one message, and not about all of the representation (RFC 9110 §8.6, §14.4, RFC 9530
+// §2).
+func ofContent(name string) bool {
 	switch name {
 	case "Content-Length", "Content-Range", "Content-Digest", "Content-Md5":
-		return false // of another content
+		return true
 	}
-	return !ifRange || !describes(name)
+	return false
 }
 
 // Slice calls emit with the chunks of body that s covers, in order; body is the representation from its first byte on. It ends at the first
