@@ -997,6 +997,8 @@ func contentFault(err error) *Error {
 		return fault(ReasonTimeout, err)
 	case errors.Is(err, errHookPanic):
 		return fault(ReasonPanic, err)
+	case errors.Is(err, errMiscount):
+		return fault(ReasonHook, err)
 	case isError[badResponse](err):
 		return fault(ReasonBadResponse, err)
 	}
@@ -1205,19 +1207,19 @@ type Reason string
 
 // The reasons, each with the status it is answered with.
 const (
-	ReasonBadRequest           Reason = "bad_request"            // 400: target or upgrade that must not be forwarded
+	ReasonBadRequest           Reason = "bad_request"            // 400: target, Host or upgrade that must not be forwarded
 	ReasonClientBody           Reason = "client_body_error"      // 400: the client's body broke off or stood still
 	ReasonUnknownService       Reason = "unknown_service"        // 404
 	ReasonMethodNotAllowed     Reason = "method_not_allowed"     // 405: TRACE
-	ReasonBodyTooLarge         Reason = "body_too_large"         // 413: more than WithMaxBodyBytes
+	ReasonBodyTooLarge         Reason = "body_too_large"         // 413: more than WithMaxBodyBytes, or an http.MaxBytesReader of the app's
 	ReasonTargetTooLong        Reason = "target_too_long"        // 414: more than 8 KiB
 	ReasonRateLimited          Reason = "rate_limited"           // 429: more than WithRateLimit
 	ReasonHeaderTooLarge       Reason = "header_too_large"       // 431: more than WithMaxHeaderBytes, or 100 fields
 	ReasonClientClosed         Reason = "client_closed"          // 499, in records only: the client left or stopped reading
-	ReasonPanic                Reason = "panic"                  // 500: a hook panicked
+	ReasonPanic                Reason = "panic"                  // 500: a hook panicked, or WithRewrite left what cannot be sent
 	ReasonMethodNotImplemented Reason = "method_not_implemented" // 501: CONNECT, or a method not listed by WithMethods
 	ReasonToken                Reason = "token_unavailable"      // 502: the token source failed
-	ReasonHook                 Reason = "hook_failed"            // 502: WithModifyResponse returned an error
+	ReasonHook                 Reason = "hook_failed"            // 502: WithModifyResponse returned an error, or left a Body of another length than ContentLength
 	ReasonConnect              Reason = "connect_failed"         // 502: no connection to the upstream
 	ReasonUpstreamFailed       Reason = "upstream_failed"        // 502: the connection broke before a response header
 	ReasonBadResponse          Reason = "bad_response"           // 502: the upstream's answer breaks the rules of HTTP or a bound

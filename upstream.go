@@ -2017,7 +2017,7 @@ func (a *attempt) Next() (piece []byte, err error) {
 	if a.buf == nil {
 		a.buf = forward.GetBuffer()
 	}
-	n, err := a.content.Read(a.buf[:])
+	n, err := a.fits(a.content.Read(a.buf[:]))
 	return a.buf[:n], a.meter(n, err)
 }
 
@@ -2033,9 +2033,26 @@ func (a *attempt) Read(p []byte) (n int, err error) {
 	if a.content == nil {
 		n, err = a.wire.Read(p)
 	} else {
-		n, err = a.content.Read(p)
+		n, err = a.fits(a.content.Read(p))
 	}
 	return n, a.meter(n, err)
+}
+
+// errMiscount is a content of a hook's that has another length than it was said to have.
+var errMiscount = errors.New("WithModifyResponse: Body is not as long as ContentLength says")
+
+// fits cuts off what a hook's content has beyond its length, and fails where it is
+// of another.
+func (a *attempt) fits(n int, err error) (int, error) {
+	left := a.length - a.read
+	switch {
+	case a.length < 0:
+	case int64(n) > left:
+		return int(left), errMiscount
+	case err == io.EOF && int64(n) < left: //nolint:errorlint // a reader's regular end
+		return n, errMiscount
+	}
+	return n, err
 }
 
 // meter counts what was read, up to what may be.
@@ -2139,7 +2156,7 @@ func (e badResponse) ProxyError() string {
 func (a *attempt) classify(err error) *Error {
 	f := a.fetch
 	if f.body != nil {
-		if bodyErr := f.body.Err(); errors.Is(bodyErr, retry.ErrTooLarge) {
+		if bodyErr := f.body.Err(); errors.Is(bodyErr, retry.ErrTooLarge) || isError[*http.MaxBytesError](bodyErr) {
 			return fault(ReasonBodyTooLarge, bodyErr)
 		} else if errors.Is(bodyErr, os.ErrDeadlineExceeded) && !f.gatherBy.IsZero() && !time.Now().Before(f.gatherBy) {
 			f.slow = true

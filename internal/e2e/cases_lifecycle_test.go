@@ -94,6 +94,8 @@ func abortCases() []attackCase {
 			assert.Equal(t, testnet.Truncated, resp.End)
 			r.counted(onlyFailure(gateway.ReasonTruncated))
 		}},
+		{167, "a body of the app's own that is longer than it says", func(t *testing.T) { miscounted(t, half, half+half) }},
+		{167, "a body of the app's own that is shorter than it says", func(t *testing.T) { miscounted(t, half, half[1:]) }},
 		{167, "an HTTP/1.0 client gets the bytes and the close", func(t *testing.T) {
 			r := newRig(t, setup{script: func(c *testnet.Conn) {
 				if c.ReadRequest() != nil {
@@ -105,6 +107,32 @@ func abortCases() []attackCase {
 			assert.Equal(t, half, string(resp.Body))
 			r.counted(onlyFailure(gateway.ReasonTruncated))
 		}},
+	}
+}
+
+// miscounted has a hook leave body where half was. That is a failure of the
+// hook's, whichever way the content goes: neither the client's nor the service's.
+func miscounted(t *testing.T, half, body string) {
+	t.Helper()
+	for i, raw := range []string{testnet.Get("/a/x"), testnet.Build("POST", "/a/x", "")} {
+		r := newRig(t, setup{second: i > 0, script: testnet.Reply(200, storable, half), a: []gateway.ServiceOption{
+			gateway.WithBreaker(0.1, 1),
+			gateway.WithModifyResponse(func(resp *http.Response) error {
+				resp.Body = io.NopCloser(strings.NewReader(body))
+				return nil
+			}),
+		}})
+		for range 2 {
+			c := testnet.Dial(t, r.addr)
+			c.Send(raw)
+			received, _ := c.ReadRest()
+			if received != "" { // or the header was never flushed
+				assert.Contains(t, received, "HTTP/1.1 200 OK\r\n")
+				assert.LessOrEqual(t, len(received)-strings.Index(received, "\r\n\r\n")-4, len(half))
+			}
+		}
+		r.recorded(2, map[gateway.Reason]uint64{gateway.ReasonHook: 2})
+		assert.Equal(t, 2, r.a.Begun(), "the breaker is closed, and nothing is stored")
 	}
 }
 

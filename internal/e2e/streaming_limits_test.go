@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -305,6 +306,20 @@ func TestMaxBodyBytes(t *testing.T) {
 		assert.Equal(t, 200, r.do(testnet.Build("POST", "/a/x", "")).Status)
 		r.counted(onlyFailure(gateway.ReasonBodyTooLarge))
 	})
+	for what, raw := range map[string]string{
+		"declared": testnet.Build("POST", "/a/x", tooLong),
+		"chunks":   testnet.Build("POST", "/a/x", testnet.Chunks(tooLong[:500], tooLong[500:]), "Transfer-Encoding: chunked"),
+	} {
+		t.Run(what+", too long for the app's own handler before us", func(t *testing.T) {
+			r := newRig(t, setup{handler: func(gw *gateway.Gateway) http.Handler { return http.MaxBytesHandler(gw, 1000) }, script: (*testnet.Conn).Wait, a: []gateway.ServiceOption{gateway.WithHealthTimeout(10 * time.Millisecond)}})
+			r.broken = true
+			tr := r.exchange(raw)
+			assert.Equal(t, []int{413}, tr.Statuses())
+			assert.Equal(t, testnet.Closed, tr.End)
+			r.counted(onlyFailure(gateway.ReasonBodyTooLarge))
+			assert.Empty(t, r.a.Journal())
+		})
+	}
 }
 
 func TestMaxDuration(t *testing.T) {
