@@ -352,13 +352,7 @@ func (c *caching) appendShape(dst []byte, r *http.Request) []byte {
 		return dst
 	}
 	dst = rfc9111.AppendVariant(dst, c.keyHeaders, r.Header)
-	for _, name := range c.keyCookies {
-		value := ""
-		if cookie, err := r.Cookie(name); err == nil {
-			value = "=" + cookie.Value // an empty one is not an absent one
-		}
-		dst = rfc9111.AppendKey(dst, value)
-	}
+	dst = rfc9111.AppendCookies(dst, c.keyCookies, r.Header["Cookie"])
 	if c.partition != nil {
 		dst = rfc9111.AppendKey(dst, c.partition(r))
 	}

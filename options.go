@@ -706,8 +706,9 @@ func WithCacheStatusKey() CachingOption {
 }
 
 // WithIgnoredQuery names query parameters that tell no responses apart, such as
-// those of campaigns. They are sent upstream all the same. Several add up.
-// Default: none.
+// those of campaigns. They are sent upstream all the same. One with a semicolon
+// counts nevertheless: some servers take it for several. Several add up. Default:
+// none.
 func WithIgnoredQuery(names ...string) CachingOption {
 	return cachingOf("WithIgnoredQuery", func(c *caching, l *list) {
 		if slices.Contains(names, "") {

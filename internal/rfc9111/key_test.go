@@ -56,6 +56,30 @@ func TestAppendKeyAppends(t *testing.T) {
 	require.Equal(t, "before"+keyTuple{"a", "h", "/x"}.key(), string(AppendKey([]byte("before"), "a", "h", "/x")))
 }
 
+func TestAppendCookies(t *testing.T) {
+	t.Parallel()
+	names := []string{"lang", "id"}
+	same := [][2][]string{
+		{nil, {"other=1"}},
+		{nil, {"Lang=de; xlang=de; lang2=de; =lang; a=lang"}},
+		{{"lang=de; id=1"}, {"id=1;lang=de ; other=2"}},
+		{{"lang=de; lang=en"}, {"lang=de", "lang=en"}},
+	}
+	for _, pair := range same {
+		require.Equal(t, AppendCookies(nil, names, pair[0]), AppendCookies(nil, names, pair[1]), "%q", pair)
+	}
+	seen := map[string][]string{}
+	for _, lines := range [][]string{
+		nil, {"lang"}, {"lang="}, {"lang=de"}, {"lang=en"}, {"lang=de; lang=en"}, {"lang=en; lang=de"}, {"lang=de; lang=de"}, {"lang=\"de"}, {"lang=\"de\""},
+		{`lang=\de`}, {"lang=d,e"}, {"lang =de"}, {"id=de"}, {"lang=de; id=de"}, {"lang=lang=de"}, {"lang=\xff"},
+	} {
+		key := string(AppendCookies(nil, names, lines))
+		other, taken := seen[key]
+		require.False(t, taken, "%q and %q", other, lines)
+		seen[key] = lines
+	}
+}
+
 // FuzzAppendKey holds that keys are equal exactly when their tuples are, also when the same bytes are split elsewhere or something is appended.
 func FuzzAppendKey(f *testing.F) {
 	for i, k := range keyTable {

@@ -12,24 +12,46 @@ const maxParameters = 256
 
 // KeyQuery returns what of a query tells requests apart, where an operator says
 // that the parameters of these names do not, or that the order of different ones
-// does not. Parameters of one name keep their order.
+// does not. Parameters of one name keep their order. To a server that takes a
+// semicolon for a separator, too, what has one is several parameters: it counts
+// as it is, and so does the order of all.
 func KeyQuery(query string, ignored []string, sorted bool) string {
 	if query == "" || len(ignored) == 0 && !sorted || strings.Count(query, "&") >= maxParameters {
 		return query
 	}
-	var kept []string
+	var kept []parameter
 	for pair := range strings.SplitSeq(query, "&") {
-		if name, err := url.QueryUnescape(parameterName(pair)); err != nil || !slices.Contains(ignored, name) {
-			kept = append(kept, pair)
+		p := parameterOf(pair)
+		if p.several || !p.named || !slices.Contains(ignored, p.name) {
+			kept = append(kept, p)
 		}
 	}
-	if sorted {
-		slices.SortStableFunc(kept, func(a, b string) int { return strings.Compare(parameterName(a), parameterName(b)) })
+	if sorted && !strings.Contains(query, ";") {
+		slices.SortStableFunc(kept, func(a, b parameter) int { return strings.Compare(a.name, b.name) })
 	}
-	return strings.Join(kept, "&")
+	var text strings.Builder
+	for i, p := range kept {
+		if i > 0 {
+			text.WriteByte('&')
+		}
+		text.WriteString(p.pair)
+	}
+	return text.String()
 }
 
-func parameterName(pair string) string {
-	name, _, _ := strings.Cut(pair, "=")
-	return name
+// parameter is one of a query.
+type parameter struct {
+	pair    string // as it came
+	name    string // decoded, if it can be
+	named   bool   // it could
+	several bool   // to some servers
+}
+
+func parameterOf(pair string) parameter {
+	raw, _, _ := strings.Cut(pair, "=")
+	p := parameter{pair: pair, name: raw, several: strings.Contains(pair, ";")}
+	if name, err := url.QueryUnescape(raw); err == nil {
+		p.name, p.named = name, true
+	}
+	return p
 }

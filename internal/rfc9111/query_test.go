@@ -26,6 +26,12 @@ func TestKeyQuery(t *testing.T) {
 		{"%zz=1&a=1", []string{"%zz"}, true, "%zz=1&a=1"}, // no name: stays
 		{"utm_x=1", []string{"utm"}, false, "utm_x=1"},
 		{"=1&&a=1", nil, true, "=1&&a=1"},
+		{"b=1&%61=2&a=1", nil, true, "%61=2&a=1&b=1"}, // equal names, however they are spelt
+		{"a=1&b=1&%61=2", nil, true, "a=1&%61=2&b=1"},
+		{"cb=ok&utm=1;cb=evil", []string{"utm"}, false, "cb=ok&utm=1;cb=evil"}, // some take ; for a separator
+		{"utm;cb=evil", []string{"utm"}, false, "utm;cb=evil"},
+		{"utm=1%3Bcb=evil&a", []string{"utm"}, false, "a"}, // which that is not
+		{"b=1;a=1&a=2", nil, true, "b=1;a=1&a=2"},
 		{many, []string{"a"}, true, many},
 	}
 	for _, tt := range tests {
