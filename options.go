@@ -690,7 +690,7 @@ func WithTargetedCacheControl(fields ...string) CachingOption {
 // to the cache: no client can have it go upstream. They are passed on. Default:
 // they are obeyed (RFC 9111 §5.2.1).
 func WithoutClientCacheControl() CachingOption {
-	return cachingOf("WithoutClientCacheControl", func(c *caching, _ *list) { c.ignoreControl = true })
+	return cachingOf("WithoutClientCacheControl", func(c *caching, _ *list) { c.ignoreControl, c.rules.Unheeded = true, true })
 }
 
 // WithoutCacheStatus keeps Cache-Status and Age from clients, who could tell by
@@ -726,10 +726,12 @@ func WithSortedQuery() CachingOption {
 }
 
 // WithCacheKeyHeaders names request fields that tell responses apart although
-// Vary does not say so. Several add up. Default: none.
+// Vary does not say so. Several add up. What a request gets that spells one of
+// them otherwise, as X_Tenant, is not stored. Default: none.
 func WithCacheKeyHeaders(names ...string) CachingOption {
 	return cachingOf("WithCacheKeyHeaders", func(c *caching, l *list) {
 		c.keyHeaders = slices.Concat(c.keyHeaders, canonicalNames(names, l))
+		c.rules.Keyed = c.keyHeaders
 	})
 }
 

@@ -100,6 +100,10 @@ func TestCachingOptions(t *testing.T) {
 			{request: get("/a/x", "X-A: 1", "X-C: 2"), cache: "hit; ttl=60", asked: 1},
 			{request: get("/a/x", "X-B: 1"), cache: "fwd=uri-miss; stored", asked: 2},
 			{request: get("/a/x"), cache: "fwd=uri-miss; stored", asked: 3},
+			{request: get("/a/x", "X-A: 2", "X_A: 3"), cache: "fwd=uri-miss; detail=vary", asked: 4}, // which some servers take for X-A
+		}},
+		{what: "WithoutClientCacheControl", opts: opts(gateway.WithoutClientCacheControl()), header: minute, steps: []step{
+			{request: get("/a/x", "Cache-Control: no-store"), cache: "fwd=uri-miss; stored", asked: 1}, {cache: "hit; ttl=60", asked: 1},
 		}},
 		{what: "WithCacheKeyCookies", opts: opts(gateway.WithCacheKeyCookies("lang"), gateway.WithCacheCookies()), header: minute, steps: []step{
 			{request: get("/a/x", "Cookie: lang=de; id=1"), cache: "fwd=uri-miss; stored", asked: 1},

@@ -42,6 +42,13 @@ func varyCases() []attackCase {
 	never("what the gateway sets", "Vary: X-Forwarded-For")
 	never("an underscore twin that does not reach the upstream", "Vary: Foo_Bar, *")
 	return append(cases,
+		attackCase{95, "an underscore twin that the upstream takes for it", func(t *testing.T) {
+			r := newRig(t, setup{script: testnet.Respond(func(req *testnet.Request) string {
+				return testnet.Answer(200, storable+"Vary: Accept-Language", "in "+field(req, "Accept_Language")+field(req, "Accept-Language"))
+			})})
+			r.notStored(testnet.Get("/a/x", "Accept_Language: de"), "vary")
+			assert.Equal(t, "in ", string(r.get("/a/x").Body))
+		}},
 		attackCase{95, "64 kB", func(t *testing.T) {
 			r := newRig(t, setup{script: testnet.Reply(200, storable+"Vary: "+strings.Repeat("X, ", 21_000)+"Y", "ok"), defaults: []gateway.Option{gateway.WithoutRetries()}})
 			for n := range 2 {

@@ -46,6 +46,8 @@ type Config struct {
 	KeepStale  bool     // what is stale at once is stored, too, if it can be validated or may be served stale
 	MaxVary    int      // a response that varies by more fields is not stored; 0: 16, which is also the most
 	Targeted   []string // the targeted fields that this cache goes by, canonical, the most applicable first (RFC 9213 §2.2)
+	Keyed      []string // the request fields that keys hold, beside those of Vary
+	Unheeded   bool     // Cache-Control of requests means nothing
 
 	// A response that states no lifetime, but may be stored without (RFC 9111 §4.2.2), has the tenth of its age since Last-Modified, at most
 	// MaxHeuristic; 0: none. One that has no Last-Modified, or none that counts, has DefaultTTL, unless it is an error. The errors 404, 405, 410,
@@ -186,7 +188,7 @@ func permitted(x *Exchange, cc *ResponseControl, c *Config) Verdict {
 		return VerdictPrivate
 	case cc.NoCache && !c.KeepStale, cc.NoCache && !validated(x): // RFC 9111 §5.2.2.4
 		return VerdictNoCache
-	case ParseRequest(x.Request).NoStore: // RFC 9111 §5.2.1.5
+	case !c.Unheeded && ParseRequest(x.Request).NoStore: // RFC 9111 §5.2.1.5
 		return VerdictRequestNoStore
 	}
 	return VerdictStore
@@ -241,7 +243,8 @@ func dated(x *Exchange) bool {
 }
 
 // selectable judges whether a later request can be told to select this response or not (RFC 9111 §4.1). It cannot where the upstream chose by
-// a value that it had not from the client, or without one that the client had kept from it: other requests will not show it.
+// a value that it had not from the client, or without one that the client had kept from it: other requests will not show it. Nor where the request
+// has the field spelt otherwise, which many upstreams read as the same.
 func selectable(x *Exchange, c Config) bool {
 	names, ok := ParseVary(x.Response)
 	if !ok || c.MaxVary > 0 && len(names) > c.MaxVary {
@@ -255,8 +258,52 @@ func selectable(x *Exchange, c Config) bool {
 			return false
 		}
 	}
+	return !x.misspelt(names) && !x.misspelt(c.Keyed)
+}
+
+// misspelt reports whether the upstream received a field that it may have taken for one of these names, and that is not. CGI and its heirs know neither
+// case nor one punctuation mark from another (RFC 3875 §4.1.18), and some cut off those at the ends.
+func (x *Exchange) misspelt(names []string) bool {
+	received := x.Sent
+	if received == nil {
+		received = x.Request
+	}
+	for other := range received {
+		for _, name := range names {
+			if name != other && sameLetters(name, other) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// sameLetters compares two field names as such an upstream does.
+func sameLetters(a, b string) bool {
+	a, b = trimMarks(a), trimMarks(b)
+	if len(a) != len(b) || a == "" {
+		return false
+	}
+	for i := range len(a) {
+		if a[i]|0x20 != b[i]|0x20 && !(isMark(a[i]) && isMark(b[i])) {
+			return false
+		}
+	}
 	return true
 }
+
+func trimMarks(s string) string {
+	for s != "" && isMark(s[0]) {
+		s = s[1:]
+	}
+	for s != "" && isMark(s[len(s)-1]) {
+		s = s[:len(s)-1]
+	}
+	return s
+}
+
+// isMark reports whether a byte of a field name is neither letter nor digit.
+func isMark(c byte) bool { return !isAlpha(c) && !isDigit(c) }
 
 // sameField reports whether two occurrences of a field say the same. An empty one says as much as none.
 func sameField(a, b []string) bool { return slices.Equal(a, b) || !hasValue(a) && !hasValue(b) }

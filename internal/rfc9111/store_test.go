@@ -191,6 +191,7 @@ var storableTable = []struct {
 	{name: "a request with cookies, must-revalidate is not for sharing", do: []func(*Exchange){asks("Cookie", "a=b"), says("must-revalidate, max-age=60")}, want: VerdictCookie},
 	{name: "a request with cookies, permitted", do: []func(*Exchange){asks("Cookie", "a=b")}, allow: Config{Cookies: true}},
 
+	{name: "§5.2.1 a cache may heed no request directive", do: []func(*Exchange){asks("Cache-Control", "no-store")}, allow: Config{Unheeded: true}},
 	{name: "§4.1 Vary: *", do: []func(*Exchange){answers("Vary", "Accept", "*")}, want: VerdictVary},
 	{name: "§4.1 Vary by one field", do: []func(*Exchange){answers("Vary", "Accept")}},
 	{name: "§4.1 Vary by more than the operator wants", do: []func(*Exchange){answers("Vary", "Accept, Origin")}, allow: Config{MaxVary: 1}, want: VerdictVary},
@@ -202,6 +203,14 @@ var storableTable = []struct {
 	{name: "§4.1 Vary by a default that was suppressed", do: []func(*Exchange){sends("User-Agent", ""), answers("Vary", "User-Agent")}},
 	{name: "§4.1 Vary by what the client's Connection took away", do: []func(*Exchange){asks("X-Lang", "de"), asks("Connection", "close, x-lang"), sends("X-Other", "v"), answers("Vary", "X-Lang")}, want: VerdictVary},
 	{name: "§4.1 Vary by other than what the client's Connection took away", do: []func(*Exchange){asks("X-Lang", "de"), asks("Connection", "X-Language"), sends("X-Lang", "de"), answers("Vary", "X-Lang")}},
+	{name: "§4.1 Vary by what came under a name that CGI takes for it", do: []func(*Exchange){asks("X_Lang", "de"), answers("Vary", "X-Lang")}, want: VerdictVary},
+	{name: "§4.1 Vary by what came under both names", do: []func(*Exchange){asks("X_Lang", "de"), asks("X-Lang", "en"), answers("Vary", "x-lang")}, want: VerdictVary},
+	{name: "§4.1 Vary by what came under a name with more at its end", do: []func(*Exchange){asks("Accept-Language_", "de"), answers("Vary", "Accept-Language")}, want: VerdictVary},
+	{name: "§4.1 Vary by what did not get through under such a name", do: []func(*Exchange){asks("X_Lang", "de"), sends("X-Other", "v"), answers("Vary", "X-Lang")}},
+	{name: "§4.1 Vary by something else than came under such a name", do: []func(*Exchange){asks("X_Lang", "de"), answers("Vary", "X-Lang-2, Lang")}},
+	{name: "§4.1 Vary by a name that is spelt like that", do: []func(*Exchange){asks("X_lang", "de"), answers("Vary", "X_Lang")}},
+	{name: "§2 a name that CGI takes for one in the key", do: []func(*Exchange){asks("X_Tenant", "t2")}, allow: Config{Keyed: []string{"X-Tenant"}}, want: VerdictVary},
+	{name: "§2 a name in the key", do: []func(*Exchange){asks("X-Tenant", "t2")}, allow: Config{Keyed: []string{"X-Tenant"}}},
 	{name: "§4.1 Vary by our credentials", do: []func(*Exchange){sends("Authorization", "Bearer x"), says("public, max-age=60"), answers("Vary", "Authorization")}, want: VerdictVary},
 	{name: "§4.1 Vary by the one identity of all", do: []func(*Exchange){sends("Authorization", "Bearer x"), answers("Vary", "Authorization")}, allow: Config{Authorized: true}},
 
