@@ -663,6 +663,9 @@ func (x *exchange) throughCache(c *Cache) *Error {
 	x.becomes(stageRoute, stageCache)
 	v := &x.visit
 	if !v.begin(x, c) {
+		if v.barred() {
+			return fault(ReasonNotCached, nil)
+		}
 		return v.passBy()
 	}
 	x.keyBuf = v.key
@@ -695,6 +698,12 @@ func (v *visit) begin(x *exchange, c *Cache) bool {
 	}
 	v.key = x.cacheKey(x.keyBuf[:0])
 	return true
+}
+
+// barred reports whether a request that passes the cache by must not: it asks for
+// what is stored, and for nothing else (RFC 9111 §5.2.1.7).
+func (v *visit) barred() bool {
+	return v.control.OnlyIfCached && v.x.cache.forward != rfc9111.ForwardMethod
 }
 
 // need is what a request needs that what is stored does not answer.
@@ -1267,7 +1276,7 @@ func newEntry(ex *rfc9111.Exchange, svc *service) *entry {
 	caching, head := &svc.policy.caching, ex.Response
 	e := &entry{
 		status: ex.Status, received: ex.ResponseTime, terms: rfc9111.TermsOf(ex, caching.rules), maxStale: caching.maxStale,
-		aged: head.Get("Age"), refers: svc.locator != nil && (head["Location"] != nil || head["Content-Location"] != nil), untyped: head["Content-Type"] == nil,
+		aged: strings.Clone(head.Get("Age")), refers: svc.locator != nil && (head["Location"] != nil || head["Content-Location"] != nil), untyped: head["Content-Type"] == nil,
 	}
 	e.vary, _ = rfc9111.ParseVary(head)
 	e.variant = rfc9111.AppendVariant(nil, e.vary, ex.Request)

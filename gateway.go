@@ -1604,6 +1604,10 @@ func (x *exchange) explainCache(e *Explanation, c *Cache) {
 	}()
 	if !ok {
 		out.Unusable, out.Unstored = "the request passes the cache by: "+x.cache.detail, x.cache.detail
+		if v.barred() {
+			e.refuse(x, fault(ReasonNotCached, nil))
+			return
+		}
 		x.explainFetch(e, nil)
 		return
 	}

@@ -85,6 +85,9 @@ func requestControlCases() []attackCase {
 			resp := r.get("/a/x", "Cache-Control: only-if-cached")
 			assert.Equal(t, 504, resp.Status)
 			assert.Contains(t, string(resp.Body), `"reason":"not_cached"`)
+			for _, field := range []string{"Cache-Control: no-store", `If-Match: "v1"`, "Upgrade: h2c"} { // which pass the cache by
+				assert.Equal(t, 504, r.get("/a/x", "Cache-Control: only-if-cached", field).Status, field)
+			}
 			assert.Zero(t, r.a.Begun())
 			r.stored(testnet.Get("/a/x"))
 			assert.Equal(t, 200, r.get("/a/x", "Cache-Control: only-if-cached").Status)

@@ -191,6 +191,7 @@ func TestExplainSaysWhatHappens(t *testing.T) {
 		{what: "Authorization", request: ofA("/x", "Authorization: Bearer x"), header: "Cache-Control: max-age=60", verdict: gateway.VerdictSend, status: 200, asked: 1, cached: "fwd=uri-miss; detail=authorization", text: []string{"not stored", "RFC 9111 §3.5"}},
 		{what: "Cookie", request: ofA("/x", "Cookie: a=b"), header: "Cache-Control: max-age=60", verdict: gateway.VerdictSend, status: 200, asked: 1, cached: "fwd=uri-miss; detail=cookie", text: []string{"because the request has cookies"}},
 		{what: "only-if-cached, and it is not", request: ofA("/x", "Cache-Control: only-if-cached"), verdict: gateway.VerdictRefuse, status: 504, says: 504, reason: gateway.ReasonNotCached, cached: "fwd=uri-miss"},
+		{what: "only-if-cached, and it passes the cache by", before: get("/x"), request: ofA("/x", "Cache-Control: only-if-cached, no-store"), verdict: gateway.VerdictRefuse, status: 504, says: 504, reason: gateway.ReasonNotCached, cached: "fwd=request; detail=no-store"},
 		{what: "only-if-cached, and it is", before: get("/x"), request: ofA("/x", "Cache-Control: only-if-cached"), verdict: gateway.VerdictFresh, status: 200, says: 200, cached: "hit; ttl=60"},
 		{what: "without Cache-Status", opts: []gateway.ServiceOption{gateway.WithoutCacheStatus()}, before: get("/x"), verdict: gateway.VerdictFresh, status: 200, says: 200, cached: "-"},
 		{what: "without cache", opts: []gateway.ServiceOption{gateway.WithoutCache()}, verdict: gateway.VerdictSend, status: 200, asked: 1, cached: "-"},
