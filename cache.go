@@ -346,9 +346,14 @@ func (c *caching) keyQuery(query string) string {
 	return rfc9111.KeyQuery(query, c.ignoredQuery, c.sortedQuery)
 }
 
+// shaped reports whether the operator has something tell requests apart.
+func (c *caching) shaped() bool {
+	return len(c.keyHeaders) > 0 || len(c.keyCookies) > 0 || c.partition != nil
+}
+
 // appendShape appends what the operator has tell requests apart.
 func (c *caching) appendShape(dst []byte, r *http.Request) []byte {
-	if len(c.keyHeaders) == 0 && len(c.keyCookies) == 0 && c.partition == nil {
+	if !c.shaped() {
 		return dst
 	}
 	dst = rfc9111.AppendVariant(dst, c.keyHeaders, r.Header)
@@ -692,6 +697,9 @@ func (x *exchange) throughCache(c *Cache) *Error {
 func (v *visit) begin(x *exchange, c *Cache) bool {
 	v.x, v.by, v.control = x, c, x.cacheControl()
 	why := rfc9111.Lookup(x.r.Method, x.special, v.control, x.hasBody())
+	if why == "" && x.misleads() {
+		why = rfc9111.BypassConnection
+	}
 	x.cache = cacheOutcome{by: c, missed: missed{forward: fwdOf(why), detail: string(why)}}
 	if why != "" {
 		return false
@@ -727,6 +735,13 @@ func (v *visit) unmet() need {
 		return needPart
 	}
 	return needAnswer
+}
+
+// misleads reports whether the operator's part of the key may be of a field that
+// the service does not receive: its answer would be stored for those from whom it
+// does.
+func (x *exchange) misleads() bool {
+	return x.svc.policy.caching.shaped() && x.svc.handler == nil && forward.Withholds(x.r.Header)
 }
 
 // miss counts, once, a request that what is stored does not answer.
@@ -1969,7 +1984,7 @@ func (v *visit) passBy() *Error {
 		return err
 	}
 	a := f.answer
-	if x.r.Method == http.MethodPost && a.head["Content-Location"] != nil && a.whole() { // or it would outlive what it shares with this request
+	if x.r.Method == http.MethodPost && a.head["Content-Location"] != nil && a.whole() && !x.misleads() { // or it would outlive what it shares with this request
 		ex := v.received(f)
 		target := f.out.url(x.svc.target)
 		ex.Target = &target

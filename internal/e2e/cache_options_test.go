@@ -100,7 +100,10 @@ func TestCachingOptions(t *testing.T) {
 			{request: get("/a/x", "X-A: 1", "X-C: 2"), cache: "hit; ttl=60", asked: 1},
 			{request: get("/a/x", "X-B: 1"), cache: "fwd=uri-miss; stored", asked: 2},
 			{request: get("/a/x"), cache: "fwd=uri-miss; stored", asked: 3},
-			{request: get("/a/x", "X-A: 2", "X_A: 3"), cache: "fwd=uri-miss; detail=vary", asked: 4}, // which some servers take for X-A
+			{request: get("/a/x", "X-A: 2", "X_A: 3"), cache: "fwd=uri-miss; detail=vary", asked: 4},               // which some servers take for X-A
+			{request: get("/a/x", "X-A: 4", "Connection: X-A"), cache: "fwd=request; detail=connection", asked: 5}, // the service does not receive X-A
+			{request: get("/a/x", "X-A: 4"), cache: "fwd=uri-miss; stored", asked: 6},
+			{request: get("/a/x", "X-A: 4", "Connection: keep-alive, X-C"), cache: "hit; ttl=60", asked: 6},
 		}},
 		{what: "WithoutClientCacheControl", opts: opts(gateway.WithoutClientCacheControl()), header: minute, steps: []step{
 			{request: get("/a/x", "Cache-Control: no-store"), cache: "fwd=uri-miss; stored", asked: 1}, {cache: "hit; ttl=60", asked: 1},
@@ -114,11 +117,15 @@ func TestCachingOptions(t *testing.T) {
 			{request: get("/a/x", "Cookie: id=3"), cache: "hit; ttl=60", asked: 4},
 			{request: get("/a/x", "Cookie: lang=de; lang=en"), cache: "fwd=uri-miss; stored", asked: 5}, // of which some servers take the second
 			{request: get("/a/x", "Cookie: lang=\"fr"), cache: "fwd=uri-miss; stored", asked: 6},        // which to net/http is none
+			{request: get("/a/x", "Cookie: lang=fr", "Connection: Cookie"), cache: "fwd=request; detail=connection", asked: 7},
+			{request: get("/a/x", "Cookie: lang=fr"), cache: "fwd=uri-miss; stored", asked: 8},
 		}},
 		{what: "WithCachePartition", opts: opts(gateway.WithCachePartition(func(r *http.Request) string { return r.Header.Get("X-Tenant") })), header: minute, steps: []step{
 			{request: get("/a/x", "X-Tenant: 1"), cache: "fwd=uri-miss; stored", asked: 1},
 			{request: get("/a/x", "X-Tenant: 2"), cache: "fwd=uri-miss; stored", asked: 2},
 			{request: get("/a/x", "X-Tenant: 1"), cache: "hit; ttl=60", asked: 2},
+			{request: get("/a/x", "X-Tenant: 3", "Connection: X-Tenant"), cache: "fwd=request; detail=connection", asked: 3},
+			{request: get("/a/x", "X-Tenant: 3"), cache: "fwd=uri-miss; stored", asked: 4},
 		}},
 		{what: "WithCacheCookies", opts: opts(gateway.WithCacheCookies()), header: "Cache-Control: max-age=60\r\nSet-Cookie: id=1", steps: []step{
 			{request: get("/a/x", "Cookie: id=1"), cache: "fwd=uri-miss; stored", asked: 1}, {cache: "hit; ttl=60", asked: 1},

@@ -51,3 +51,15 @@ func TestAnswerToAPostWithReplacedContentIsNotStored(t *testing.T) {
 		assert.NotContains(t, resp.Header.Get("Cache-Status"), "stored")
 	}
 }
+
+// Nor is one that the service has given without knowing whom it is kept for.
+func TestAnswerToAPostThatKeepsBackAKeyFieldIsNotStored(t *testing.T) {
+	r := newRig(t, setup{
+		script: testnet.Respond(func(req *testnet.Request) string {
+			return testnet.Answer(200, storable+"Content-Location: "+req.Target, "for "+field(req, "X-Tenant"))
+		}),
+		a: []gateway.ServiceOption{gateway.WithCacheKeyHeaders("X-Tenant")},
+	})
+	assert.Equal(t, "for ", string(r.do(testnet.Build("POST", "/a/x", "content", "X-Tenant: 1", "Connection: X-Tenant")).Body))
+	assert.Equal(t, "for 1", string(r.get("/a/x", "X-Tenant: 1").Body))
+}

@@ -132,6 +132,21 @@ func deleteNominated(h http.Header, lines []string) {
 	}
 }
 
+// Withholds reports whether Connection keeps a field that a request has from the upstream, which would have received it otherwise.
+func Withholds(h http.Header) bool {
+	for _, line := range h["Connection"] {
+		for more := true; more; {
+			var member string
+			member, line, more = cutMember(line)
+			name := http.CanonicalHeaderKey(member)
+			if h[name] != nil && !Managed(name) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // ForbiddenTrailer reports whether a field may not come as a trailer: what frames, routes, authenticates, modifies the request, controls
 // the response or describes the content (RFC 9110 §6.5.1), whatever a gateway manages itself, and what is no field name.
 func ForbiddenTrailer(name string) bool {

@@ -37,6 +37,18 @@ func TestTrailers(t *testing.T) {
 	require.Equal(t, before, sent)
 }
 
+func TestWithholds(t *testing.T) {
+	h := http.Header{"X-Tenant": {"1"}, "Te": {"trailers"}, "Keep-Alive": {"timeout=5"}, "Upgrade": {"h2c"}, "Http2-Settings": {"AAMAAABk"}, "X-Forwarded-For": {"192.0.2.1"}}
+	for _, connection := range [][]string{nil, {""}, {"close"}, {"keep-alive, TE, Upgrade, HTTP2-Settings"}, {"X-Forwarded-For"}, {"X-Other", "Tenant"}} {
+		h["Connection"] = connection
+		require.False(t, Withholds(h), connection)
+	}
+	for _, connection := range [][]string{{"X-Tenant"}, {"close, x-tenant"}, {"close", ",, X-TENANT ,"}} {
+		h["Connection"] = connection
+		require.True(t, Withholds(h), connection)
+	}
+}
+
 func TestManaged(t *testing.T) {
 	for _, name := range []string{"Connection", "te", "Transfer-Encoding", "content-length", "HOST", "Trailer", "Upgrade", "Keep-Alive", "Proxy-Authorization", "Expect", "Via",
 		"X-Forwarded-For", "Forwarded", "X-Real-IP", "Content_Length", "X-HTTP-Method-Override"} {

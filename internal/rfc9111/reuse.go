@@ -15,6 +15,7 @@ const (
 	BypassConditional Bypass = "conditional" // a precondition for the origin to judge (RFC 9111 §4.3.2)
 	BypassMethod      Bypass = "method"      // neither GET nor HEAD
 	BypassNoStore     Bypass = "no-store"    // the client forbids storing (RFC 9111 §5.2.1.5)
+	BypassConnection  Bypass = "connection"  // Connection keeps a field from the upstream that the key may hold (RFC 9110 §7.6.1): Lookup does not look
 	BypassUpgrade     Bypass = "upgrade"     // another protocol is asked for (RFC 9110 §7.8)
 )
 
