@@ -57,6 +57,7 @@ type Cache struct {
 	results   [len(cacheResults)]counter
 	refreshes counter
 	status    statusLines
+	clocks    clocks
 	watched   *telemetry.Watch
 }
 
@@ -368,7 +369,16 @@ func (c *caching) appendShape(dst []byte, r *http.Request) []byte {
 // apart, the youngest last. It is immutable; a change is another resource.
 type resource struct {
 	variants []*entry
-	expired  bool // by the operator
+	only     [1]*entry // what variants are, where there is one: a hit goes to fewer places
+	expired  bool      // by the operator
+}
+
+func newResource(variants ...*entry) *resource {
+	r := new(resource)
+	if r.variants = r.only[:copy(r.only[:], variants)]; len(variants) > len(r.only) {
+		r.variants = slices.Clone(variants)
+	}
+	return r
 }
 
 // maxVariants bounds the variants of one resource.
@@ -390,7 +400,7 @@ func (r *resource) find(h http.Header) (best *entry) {
 // the oldest if they are too many.
 func (r *resource) with(e, instead *entry) *resource {
 	if r == nil {
-		return &resource{variants: []*entry{e}}
+		return newResource(e)
 	}
 	others := make([]*entry, 0, len(r.variants)+1)
 	for _, old := range r.variants {
@@ -398,12 +408,13 @@ func (r *resource) with(e, instead *entry) *resource {
 			others = append(others, old)
 		}
 	}
-	return &resource{variants: append(others[max(0, len(others)-maxVariants+1):], e)}
+	return newResource(append(others[max(0, len(others)-maxVariants+1):], e)...)
 }
 
 // expire returns the resource with nothing in it that is fresh.
 func (r *resource) expire(now time.Time) *resource {
-	out := &resource{variants: make([]*entry, len(r.variants)), expired: true}
+	out := newResource(r.variants...)
+	out.expired = true
 	for i, e := range r.variants {
 		out.variants[i] = e.expire(now)
 	}
@@ -434,9 +445,10 @@ type entry struct {
 	status     int
 	head       packed.Header
 	body       [][]byte
-	part       *part // nil: it is whole
-	length     int64 // of body
-	size       int64 // of all of it, in bytes
+	only       [1][]byte // what body is, where that is one chunk
+	part       *part     // nil: it is whole
+	length     int64     // of body
+	size       int64     // of all of it, in bytes
 	vary       []string
 	variant    []byte
 	tags       []string
@@ -487,10 +499,19 @@ func (e *entry) expire(now time.Time) *entry {
 
 // copied returns the entry without its clock.
 func (e *entry) copied() *entry {
-	return &entry{
-		status: e.status, head: e.head, body: e.body, part: e.part, length: e.length, size: e.size, vary: e.vary, variant: e.variant,
+	c := &entry{
+		status: e.status, head: e.head, part: e.part, length: e.length, size: e.size, vary: e.vary, variant: e.variant,
 		tags: e.tags, anyTag: e.anyTag, validators: e.validators, terms: e.terms, received: e.received, maxStale: e.maxStale,
 		aged: e.aged, refers: e.refers, untyped: e.untyped,
+	}
+	c.setBody(e.body)
+	return c
+}
+
+func (e *entry) setBody(chunks [][]byte) {
+	if e.body = chunks; len(chunks) == 1 {
+		e.only = [1][]byte{chunks[0]}
+		e.body = e.only[:]
 	}
 }
 
@@ -503,14 +524,28 @@ type clock struct {
 }
 
 // at returns the fields for an age, made once for each second.
-func (e *entry) at(age time.Duration) *clock {
+func (e *entry) at(age time.Duration, others *clocks) *clock {
 	seconds := int64(age / time.Second)
 	if c := e.clock.Load(); c != nil && c.age == seconds {
 		return c
 	}
-	status := rfc9111.Status{Hit: true, Timed: true, TTL: e.terms.Lifetime - time.Duration(seconds)*time.Second}
-	c := &clock{age: seconds, ttl: status.TTL, header: strconv.FormatInt(seconds, 10), status: string(rfc9111.AppendStatus(nil, cacheName, &status))}
+	c := others.at(seconds, e.terms.Lifetime-time.Duration(seconds)*time.Second)
 	e.clock.Store(c)
+	return c
+}
+
+// clocks are those made last. Entries of one age and lifetime share one: there are
+// fewer to be made, and a hit finds it where others have just been.
+type clocks [256]atomic.Pointer[clock]
+
+func (cs *clocks) at(age int64, ttl time.Duration) *clock {
+	place := &cs[uint64(age+31*int64(ttl/time.Second))%uint64(len(cs))]
+	if c := place.Load(); c != nil && c.age == age && c.ttl == ttl {
+		return c
+	}
+	status := rfc9111.Status{Hit: true, Timed: true, TTL: ttl}
+	c := &clock{age: age, ttl: ttl, header: strconv.FormatInt(age, 10), status: string(rfc9111.AppendStatus(nil, cacheName, &status))}
+	place.Store(c)
 	return c
 }
 
@@ -822,7 +857,7 @@ func (v *visit) hit() *Error {
 	if !v.stored.terms.Fresh(v.age) {
 		v.by.stale.Add(1)
 	}
-	v.x.cache.clock = v.stored.at(v.age)
+	v.x.cache.clock = v.stored.at(v.age, &v.by.clocks)
 	return v.x.answer(v.stored, v.age)
 }
 
@@ -1326,7 +1361,8 @@ const entryOverhead = 512
 // with returns the entry with its content.
 func (e *entry) with(body [][]byte) *entry {
 	whole := e.copied()
-	whole.body, whole.length = body, lengthOf(body)
+	whole.setBody(body)
+	whole.length = lengthOf(body)
 	if e.head.Get("Content-Length") == "" && !bodyless("", e.status) {
 		head := e.head.Header()
 		head["Content-Length"] = []string{strconv.FormatInt(whole.length, 10)}
@@ -1692,7 +1728,7 @@ func (x *exchange) ageOf(e *entry, age time.Duration) string {
 	case x.svc.policy.caching.silent:
 		return ""
 	}
-	return e.at(age).header
+	return e.at(age, &x.cache.by.clocks).header
 }
 
 // writeBody writes a body that is all there.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -45,6 +46,37 @@ func TestHitRepeatsTheStoredResponse(t *testing.T) {
 	assert.EqualValues(t, 1, c.Misses)
 	assert.EqualValues(t, 1, c.Entries)
 	assert.Len(t, r.attempts(), 1, "a hit makes no attempt")
+}
+
+// Entries share what a hit says of time where it is the same for them, and only
+// there.
+func TestHitsTellTheirOwnTimes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, func(c *testnet.Conn) {
+			for r := c.ReadRequest(); r != nil; r = c.ReadRequest() {
+				c.Send(testnet.Answer(200, "Cache-Control: max-age="+strings.TrimPrefix(r.Target, "/"), "ok"))
+			}
+		})
+		const first, last, more = 100, 355, 256
+		target := func(lifetime int) string { return fmt.Sprintf("/a/%d", lifetime) }
+		for lifetime := first; lifetime <= last; lifetime++ {
+			b.get(target(lifetime))
+			b.get(target(lifetime + more))
+			time.Sleep(time.Second / 16)
+		}
+		begun := time.Now()
+		for range 3 {
+			for lifetime := first; lifetime <= last; lifetime++ {
+				age := (last - lifetime + 1 + 16*int(time.Since(begun)/time.Second)) / 16
+				for _, lifetime := range []int{lifetime, lifetime + more} {
+					header := b.get(target(lifetime)).Header
+					assert.Equal(t, strconv.Itoa(age), header.Get("Age"), lifetime)
+					assert.Equal(t, fmt.Sprintf("gateway; hit; ttl=%d", lifetime-age), header.Get("Cache-Status"), lifetime)
+				}
+			}
+			time.Sleep(7 * time.Second)
+		}
+	})
 }
 
 func TestAgeGrowsUntilTheResponseIsStale(t *testing.T) {

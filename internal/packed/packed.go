@@ -1,85 +1,98 @@
-// Package packed lays a header out for keeping: one string and one array
-// without pointers, which cost the collector nothing, in the place of a map of
-// slices. What is unpacked are names and values that lie in that string.
+// Package packed lays a header out for keeping: one string, which costs the
+// collector nothing and lies in one place, instead of a map of slices. What is
+// unpacked are names and values that lie in that string.
 package packed
 
 import (
+	"encoding/binary"
 	"net/http"
 	"slices"
-	"strings"
 )
 
 // Header is a header that is kept. It is immutable, and its zero value is empty.
 type Header struct {
-	text  string
-	lines []line
+	text  string // of each line, the lengths of name and value, as varints, and both
+	lines int
 }
 
-// line is one field line. Lines of one field follow each other, in their order.
-type line struct{ name, value span }
-
-// span is a part of the text.
-type span struct{ at, n uint32 }
-
-func (h *Header) part(s span) string { return h.text[s.at : s.at+s.n] }
-
 // Pack packs h, but for the fields that skip names. A nil skip leaves none out.
-// Fields are in the order of their names.
+// Fields are in the order of their names, and lines of one field in theirs.
 func Pack(h http.Header, skip func(name string) bool) Header {
-	names, lines, size := make([]string, 0, len(h)), 0, 0
+	names, size := make([]string, 0, len(h)), 0
 	for name, values := range h {
-		if skip != nil && skip(name) {
+		if name == "" || skip != nil && skip(name) { // no field has an empty name
 			continue
 		}
 		names = append(names, name)
-		lines += len(values)
 		size += len(name)
 		for _, value := range values {
-			size += len(value)
+			size += len(value) + 2*binary.MaxVarintLen32
 		}
 	}
 	slices.Sort(names)
-	var text strings.Builder
-	text.Grow(size)
-	add := func(s string) span {
-		at := text.Len()
-		text.WriteString(s)
-		return span{uint32(at), uint32(len(s))}
-	}
-	p := Header{lines: make([]line, 0, lines)}
+	p, text := Header{}, make([]byte, 0, size)
 	for _, name := range names {
-		n := add(name)
-		for _, value := range h[name] {
-			p.lines = append(p.lines, line{n, add(value)})
+		for i, value := range h[name] {
+			if i > 0 {
+				name = "" // that of the line before
+			}
+			text = binary.AppendUvarint(text, uint64(len(name)))
+			text = binary.AppendUvarint(text, uint64(len(value)))
+			text = append(append(text, name...), value...)
+			p.lines++
 		}
 	}
-	p.text = text.String()
+	p.text = string(text)
 	return p
 }
 
+// cut returns the first line of text, which is not empty, and what follows.
+func cut(text string) (name, value, rest string) {
+	n, text := length(text)
+	m, text := length(text)
+	return text[:n], text[n : n+m], text[n+m:]
+}
+
+// length reads a varint.
+func length(text string) (n int, rest string) {
+	for i, shift := 0, 0; ; i, shift = i+1, shift+7 {
+		n |= int(text[i]&0x7f) << shift
+		if text[i] < 0x80 {
+			return n, text[i+1:]
+		}
+	}
+}
+
 // Len returns the number of field lines.
-func (h *Header) Len() int { return len(h.lines) }
+func (h *Header) Len() int { return h.lines }
 
 // Size returns the bytes that the header takes.
-func (h *Header) Size() int64 { return int64(len(h.text)) + int64(len(h.lines))*16 }
+func (h *Header) Size() int64 { return int64(len(h.text)) }
 
 // Get returns the first value of a field, "" where it is absent. The name is
 // canonical.
 func (h *Header) Get(name string) string {
-	for i := range h.lines {
-		if h.part(h.lines[i].name) == name {
-			return h.part(h.lines[i].value)
+	for text := h.text; text != ""; {
+		field, value, rest := cut(text)
+		if field == name {
+			return value
 		}
+		text = rest
 	}
 	return ""
 }
 
 // Values appends the values of a field to into.
 func (h *Header) Values(name string, into []string) []string {
-	for i := range h.lines {
-		if h.part(h.lines[i].name) == name {
-			into = append(into, h.part(h.lines[i].value))
+	for text, of := h.text, ""; text != ""; {
+		field, value, rest := cut(text)
+		if field != "" {
+			of = field
 		}
+		if of == name {
+			into = append(into, value)
+		}
+		text = rest
 	}
 	return into
 }
@@ -87,18 +100,22 @@ func (h *Header) Values(name string, into []string) []string {
 // Each calls f for each field with its values, which lie in buf as long as that
 // has the capacity of Len. They are f's to keep, and to write to.
 func (h *Header) Each(buf []string, f func(name string, values []string)) {
-	for i := 0; i < len(h.lines); {
-		name, from := h.lines[i].name, len(buf)
-		for ; i < len(h.lines) && h.lines[i].name == name; i++ {
-			buf = append(buf, h.part(h.lines[i].value))
+	for text := h.text; text != ""; {
+		name, value, rest := cut(text)
+		from := len(buf)
+		buf = append(buf, value)
+		for rest != "" && rest[0] == 0 { // no name: the same field
+			_, value, rest = cut(rest)
+			buf = append(buf, value)
 		}
-		f(h.part(name), buf[from:len(buf):len(buf)])
+		f(name, buf[from:len(buf):len(buf)])
+		text = rest
 	}
 }
 
 // Header unpacks all of it.
 func (h *Header) Header() http.Header {
-	out := make(http.Header, len(h.lines))
-	h.Each(make([]string, 0, len(h.lines)), func(name string, values []string) { out[name] = values })
+	out := make(http.Header, h.lines)
+	h.Each(make([]string, 0, h.lines), func(name string, values []string) { out[name] = values })
 	return out
 }

@@ -16,7 +16,7 @@ var whole = http.Header{
 }
 
 func TestPackKeepsEveryLine(t *testing.T) {
-	for _, h := range []http.Header{nil, {}, {"A": {"1"}}, whole, {"X": {strings.Repeat("a", 100_000)}}} {
+	for _, h := range []http.Header{nil, {}, {"A": {"1"}}, whole, {"X": {strings.Repeat("a", 100_000)}}, {"X": {strings.Repeat("a", 127), strings.Repeat("b", 128), ""}, "Y": {""}}} {
 		p := Pack(h, nil)
 		got := p.Header()
 		assert.Len(t, got, len(h))
@@ -36,9 +36,15 @@ func TestPackLeavesOut(t *testing.T) {
 	assert.Nil(t, p.Values("Cache-Control", nil))
 }
 
-func TestSizeCountsTextAndLines(t *testing.T) {
+func TestPackLeavesOutWhatIsNoField(t *testing.T) {
+	p := Pack(http.Header{"": {"1"}, "A": {"2"}, "B": {}}, nil)
+	assert.Equal(t, http.Header{"A": {"2"}}, p.Header())
+	assert.Equal(t, 1, p.Len())
+}
+
+func TestSizeCountsTextAndLengths(t *testing.T) {
 	p := Pack(http.Header{"Ab": {"c", "de"}}, nil)
-	assert.EqualValues(t, len("Ab")+len("cde")+2*16, p.Size())
+	assert.EqualValues(t, len("Ab")+len("cde")+2*2, p.Size())
 	assert.Zero(t, new(Header).Size())
 }
 
