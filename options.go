@@ -1701,6 +1701,7 @@ func parseTarget(target string) (u *url.URL, shown string, reasons []string) {
 		{u.User != nil, "userinfo in the URL; use WithBearerToken or WithHeader"},
 		{u.Scheme != "http" && u.Scheme != "https" && !socket, "the scheme is none of http, https and unix"},
 		{!socket && u.Hostname() == "", "the URL has no host"},
+		{!socket && u.Hostname() != "" && !validHostname(u.Hostname()), "the host is neither a name nor an address (outside ASCII: in its xn-- form)"},
 		{socket && (u.Host != "" || u.Path == "" || strings.HasSuffix(u.Path, "/") || u.Opaque != ""), "not unix:/// and the path of a socket"},
 		{u.RawQuery != "" || u.ForceQuery || strings.Contains(target, "#"), "the URL has a query or fragment"},
 		{!validPort(u), "the port is not between 1 and 65535"},
@@ -1809,6 +1810,15 @@ func (c *serviceConfig) replicas(target *url.URL) []replica {
 		}
 	}
 	return all
+}
+
+// validHostname reports whether a URL's host can stand in a request (RFC 9110
+// §7.2), and be asked for.
+func validHostname(name string) bool {
+	if _, err := netip.ParseAddr(name); err == nil {
+		return true
+	}
+	return !strings.Contains(name, ":") && forward.ValidHost(name)
 }
 
 func validPort(u *url.URL) bool {

@@ -208,7 +208,7 @@ func (c *serviceConfig) build(core *core, next *snapshot, option string, d decla
 		asked:    target,
 		target:   knownAs(target),
 		base:     basePath(target),
-		host:     knownAs(target).Host,
+		host:     withoutZone(knownAs(target).Host),
 		scope:    d.name + " " + target.Scheme + "://" + target.Host + target.EscapedPath() + " " + p.identity(),
 		locator:  forward.NewLocator(knownAs(target)),
 		methods:  make(map[string]struct{}, len(p.methods)),
@@ -259,6 +259,16 @@ func knownAs(u *url.URL) *url.URL {
 		return &url.URL{Scheme: "http", Host: "localhost"}
 	}
 	return u
+}
+
+// withoutZone returns a host without the zone of an IPv6 address, which is for this
+// machine alone (RFC 6874 §3).
+func withoutZone(host string) string {
+	address, rest, zoned := strings.Cut(host, "%")
+	if !zoned {
+		return host
+	}
+	return address + rest[strings.IndexByte(rest+"]", ']'):]
 }
 
 func newUpstream(core *core, name string) *Upstream {
@@ -909,7 +919,7 @@ func tlsConfig(p *policy, target *url.URL) *tls.Config {
 		c = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
 	if c.ServerName == "" {
-		c.ServerName = target.Hostname()
+		c.ServerName = withoutZone(target.Hostname())
 	}
 	c.NextProtos = []string{"http/1.1"}
 	if p.http2 {

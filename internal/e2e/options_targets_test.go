@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"net/http"
@@ -28,6 +29,7 @@ func TestTargetFaults(t *testing.T) {
 		query    = "the URL has a query or fragment"
 		port     = "the port is not between 1 and 65535"
 		path     = "the path may not be forwarded"
+		name     = "the host is neither a name nor an address (outside ASCII: in its xn-- form)"
 		missing  = "http:// or https:// is missing in front of the host"
 	)
 	for _, tt := range []struct {
@@ -54,6 +56,10 @@ func TestTargetFaults(t *testing.T) {
 		{"http://upstream.test?", "http://upstream.test", []string{query}},
 		{"http://upstream.test#secret", "http://upstream.test", []string{query}},
 		{"http://upstream.test#", "http://upstream.test", []string{query}},
+		{"http://b\u00fccher.test", "http://b%C3%BCcher.test", []string{name}},
+		{"http://a.test,b.test:80", "http://a.test,b.test:80", []string{name}},
+		{"http://up<stream>.test", "http://up<stream>.test", []string{name}},
+		{"http://[upstream.test]", "", []string{"not a URL"}},
 		{"http://upstream.test:", "http://upstream.test:", []string{port}},
 		{"http://upstream.test:0", "http://upstream.test:0", []string{port}},
 		{"http://upstream.test:65536", "http://upstream.test:65536", []string{port}},
@@ -93,6 +99,25 @@ func TestTargetFaults(t *testing.T) {
 }
 
 // A replica is judged as the target is, by the constructors and at run time.
+// The zone of an address is for who dials it, and for nobody else (RFC 6874 §3).
+func TestZonesStayHere(t *testing.T) {
+	plain, secure := testnet.Upstream(t, testnet.Reply(200, "", "ok")), testnet.UpstreamTLS(t, testnet.Reply(200, "", "ok"))
+	for _, up := range []*testnet.Up{plain, secure} {
+		scheme, address, _ := strings.Cut(up.URL, "://")
+		var dialed []string
+		gw, err := gateway.New(gateway.WithService("a", scheme+"://[::1%25eth0]:8080", gateway.WithTLSConfig(&tls.Config{RootCAs: up.Pool, MinVersion: tls.VersionTLS12}),
+			gateway.WithDialContext(func(ctx context.Context, network, to string) (net.Conn, error) {
+				dialed = append(dialed, to)
+				return new(net.Dialer).DialContext(ctx, network, address)
+			})))
+		require.NoError(t, err)
+		assert.Equal(t, 200, handle(t, gw, testnet.Get("/a/x"), nil).status, "its certificate is for ::1")
+		assert.Equal(t, []string{"[::1%eth0]:8080"}, dialed)
+		assert.Equal(t, "[::1]:8080", field(up.Await(1)[0], "Host"))
+		require.NoError(t, gw.Shutdown(context.WithoutCancel(t.Context())))
+	}
+}
+
 func TestReplicaFaults(t *testing.T) {
 	const base = "http://upstream.test/base"
 	up, err := gateway.NewUpstream("a", base)
