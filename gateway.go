@@ -539,10 +539,41 @@ func (x *exchange) goThrough() *Error {
 	if x.snap.access {
 		x.sample()
 	}
+	if x.endsHere() {
+		x.tellMethods()
+		return nil
+	}
 	if c := x.asks(); c != nil {
 		return x.throughCache(c)
 	}
 	return x.pass()
+}
+
+// endsHere reports whether the request asks what can be asked of whoever it has
+// come to, which is us (RFC 9110 §7.6.2).
+func (x *exchange) endsHere() bool {
+	return x.r.Method == http.MethodOptions && forward.EndsHere(x.r.Header)
+}
+
+// tellMethods answers it.
+func (x *exchange) tellMethods() {
+	x.reached(stageBody)
+	x.identify()
+	h := x.w.Header()
+	h.Set("Allow", x.svc.allow())
+	x.setRequestID(h)
+	x.wrote, x.status = true, http.StatusNoContent
+	x.w.WriteHeader(x.status)
+}
+
+// allow lists the methods that may be asked with (RFC 9110 §10.2.1); nil: of no
+// service.
+func (s *service) allow() string {
+	methods := []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+	if s != nil {
+		methods = append(methods, slices.Sorted(maps.Keys(s.methods))...)
+	}
+	return strings.Join(methods, ", ")
 }
 
 // asks returns the cache that the request is to go through; nil: none.
@@ -1098,7 +1129,7 @@ func (x *exchange) fail(err *Error) {
 	}
 	switch err.Reason {
 	case ReasonMethodNotAllowed:
-		h.Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+		h.Set("Allow", x.svc.allow())
 	case ReasonShuttingDown:
 		if !errors.Is(err.Err, errRemoved) {
 			h.Set("Connection", "close")
@@ -1371,6 +1402,7 @@ const (
 	VerdictRevalidate Verdict = "revalidate"             // the service is asked whether what is stored is still true
 	VerdictCollapse   Verdict = "collapse"               // it waits for the answer to another request
 	VerdictSend       Verdict = "send"                   // it is sent to the service
+	VerdictFinal      Verdict = "final"                  // the gateway answers it: an OPTIONS that goes no further, by its Max-Forwards
 	VerdictRefuse     Verdict = "refuse"                 // the gateway answers it with an error
 )
 
@@ -1508,6 +1540,8 @@ func (x *exchange) explain() Explanation {
 	}
 	if err := x.refused(!x.life.Closed()); err != nil {
 		e.refuse(x, err)
+	} else if x.endsHere() {
+		e.Verdict, e.Status, e.Why = VerdictFinal, http.StatusNoContent, "it has come as far as it may (Max-Forwards)"
 	} else if c := x.asks(); c != nil {
 		x.explainCache(&e, c)
 	} else {

@@ -1307,6 +1307,9 @@ func (f *fetch) address() {
 		RequestID: x.requestID(),
 	}
 	f.out.header = svc.rules.Outbound(&in, &f.scratch)
+	if r.Method == http.MethodOptions {
+		forward.CountHop(f.out.header)
+	}
 }
 
 // prepare builds the outbound request, hooks included.

@@ -258,6 +258,7 @@ func TestExplainSaysWhatHappens(t *testing.T) {
 		{what: "TRACE", request: testnet.Build("TRACE", "/api/a/x", ""), verdict: gateway.VerdictRefuse, status: 405, says: 405, reason: gateway.ReasonMethodNotAllowed, cached: "-"},
 		{what: "unknown method", request: testnet.Build("BREW", "/api/a/x", ""), verdict: gateway.VerdictRefuse, status: 501, says: 501, reason: gateway.ReasonMethodNotImplemented, cached: "-"},
 		{what: "large header", opts: []gateway.ServiceOption{gateway.WithMaxHeaderBytes(1024)}, request: ofA("/x", "X-Large: "+strings.Repeat("x", 2000)), verdict: gateway.VerdictRefuse, status: 431, says: 431, reason: gateway.ReasonHeaderTooLarge, cached: "-"},
+		{what: "Max-Forwards", request: testnet.Build("OPTIONS", "/api/a/x", "", "Max-Forwards: 0"), verdict: gateway.VerdictFinal, status: 204, says: 204, cached: "-"},
 		{what: "large body", opts: []gateway.ServiceOption{gateway.WithMaxBodyBytes(3)}, request: testnet.Build("PUT", "/api/a/x", "four"), verdict: gateway.VerdictRefuse, status: 413, says: 413, reason: gateway.ReasonBodyTooLarge, cached: "-"},
 		{what: "a loop", request: ofA("/x", "Via: "+strings.TrimSuffix(strings.Repeat("1.1 gateway, ", 9), ", ")), verdict: gateway.VerdictRefuse, status: 508, says: 508, reason: gateway.ReasonLoop, cached: "-"},
 		{what: "WebSocket", request: testnet.WebSocket("/api/a/ws"), verdict: gateway.VerdictSend, status: 101, asked: 1, cached: "-", text: []string{"the request is for a tunnel", "WithMaxTunnels"}},

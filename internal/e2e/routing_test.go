@@ -410,3 +410,27 @@ func TestServeHTTPWithoutAServer(t *testing.T) {
 		gateway.ReasonUnknownService: 1, gateway.ReasonMethodNotImplemented: 1, gateway.ReasonBadRequest: 1, gateway.ReasonClientClosed: 1,
 	})
 }
+
+// An OPTIONS tells how far it is to go (RFC 9110 §7.6.2).
+func TestMaxForwards(t *testing.T) {
+	eachWay(t, func(t *testing.T, w way) {
+		r := newRig(t, setup{way: w, a: []gateway.ServiceOption{gateway.WithMethods("QUERY", "PURGE")}})
+		resp := r.do(testnet.Build("OPTIONS", "/a/x", "", "Max-Forwards: 0"))
+		assert.Equal(t, 204, resp.Status)
+		assert.Equal(t, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, PURGE, QUERY", resp.Header.Get("Allow"))
+		assert.NotEmpty(t, resp.Header.Get("X-Request-Id"))
+		assert.Empty(t, resp.Body)
+		assert.Equal(t, 204, r.do(testnet.Build("OPTIONS", "/a/x", "body", "Max-Forwards: 0")).Status)
+		assert.Zero(t, r.a.Begun())
+		for n, tt := range []struct{ method, come, sent string }{
+			{"OPTIONS", "1", "0"},
+			{"OPTIONS", "10", "9"},
+			{"OPTIONS", "none", "none"},
+			{"GET", "0", "0"},
+		} {
+			assert.Equal(t, 200, r.do(testnet.Build(tt.method, "/a/x", "", "Max-Forwards: "+tt.come)).Status)
+			assert.Equal(t, tt.sent, field(r.a.Await(n + 1)[n], "Max-Forwards"))
+		}
+		r.recorded(6, noFailure)
+	})
+}

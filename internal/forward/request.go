@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -243,6 +244,34 @@ func Survey(h http.Header) (fields, bytes int, special http.Header) {
 		}
 	}
 	return fields, bytes, special
+}
+
+// EndsHere reports whether an OPTIONS request with this header may be forwarded no further (RFC 9110 §7.6.2).
+func EndsHere(h http.Header) bool {
+	left, ok := hopsLeft(h)
+	return ok && left == 0
+}
+
+// CountHop takes one off the number of times that an OPTIONS request with this header may be forwarded, where it has one.
+func CountHop(h http.Header) {
+	if left, ok := hopsLeft(h); ok && left > 0 {
+		h["Max-Forwards"] = []string{strconv.Itoa(left - 1)}
+	}
+}
+
+// hopsLeft reads Max-Forwards, which is 1*DIGIT and has no upper bound; ours is the most that is told. It is not ok where there is none, or none that
+// can be read.
+func hopsLeft(h http.Header) (left int, ok bool) {
+	const most = 1 << 30
+	text := single(h["Max-Forwards"])
+	for i := range len(text) {
+		c := text[i]
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		left = min(left*10+int(c-'0'), most)
+	}
+	return left, text != ""
 }
 
 // RequestID returns the id that a client gave its request in the field of that canonical name, or "" when it gave none, several, or one that is not safe

@@ -352,6 +352,30 @@ func FuzzOutbound(f *testing.F) {
 	})
 }
 
+func TestMaxForwards(t *testing.T) {
+	for _, tt := range []struct {
+		values []string
+		ends   bool
+		sent   []string
+	}{
+		{nil, false, nil},
+		{[]string{"0"}, true, []string{"0"}},
+		{[]string{"000"}, true, []string{"000"}},
+		{[]string{"1"}, false, []string{"0"}},
+		{[]string{"010"}, false, []string{"9"}},
+		{[]string{"99999999999999999999"}, false, []string{"1073741823"}},
+		{[]string{""}, false, []string{""}},
+		{[]string{"-1"}, false, []string{"-1"}},
+		{[]string{"1, 0"}, false, []string{"1, 0"}},
+		{[]string{"0", "0"}, false, []string{"0", "0"}},
+	} {
+		h := http.Header{"Max-Forwards": tt.values}
+		require.Equal(t, tt.ends, EndsHere(h), tt.values)
+		CountHop(h)
+		require.Equal(t, tt.sent, h["Max-Forwards"])
+	}
+}
+
 // What a hook leaves is sent as it is, but for what whoever sends it writes itself.
 func TestSettle(t *testing.T) {
 	for _, tt := range []struct {
