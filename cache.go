@@ -1328,10 +1328,11 @@ func newEntry(ex *rfc9111.Exchange, svc *service) *entry {
 		status: ex.Status, received: ex.ResponseTime, terms: rfc9111.TermsOf(ex, caching.rules), maxStale: caching.maxStale,
 		aged: strings.Clone(head.Get("Age")), refers: svc.locator != nil && (head["Location"] != nil || head["Content-Location"] != nil), untyped: head["Content-Type"] == nil,
 	}
-	e.vary, _ = rfc9111.ParseVary(head)
+	vary, _ := rfc9111.ParseVary(head)
+	e.vary = owned(vary)
 	e.variant = rfc9111.AppendVariant(nil, e.vary, ex.Request)
 	tags, ok := rfc9111.Tags(head)
-	e.tags, e.anyTag = tags, !ok
+	e.tags, e.anyTag = owned(tags), !ok
 	forward.StripHop(head)
 	if head["Date"] == nil { // RFC 9110 §6.6.1
 		head["Date"] = []string{e.received.UTC().Format(http.TimeFormat)}
@@ -1353,6 +1354,18 @@ func within(text, s string) string {
 		return text[i : i+len(s)]
 	}
 	return s
+// owned returns a copy of a list, for the same.
+func owned(list []string) []string {
+	if len(list) == 0 {
+		return nil
+	}
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = strings.Clone(s)
+	}
+	return out
+}
+
 }
 
 // entryOverhead is what an entry costs beside its bytes.

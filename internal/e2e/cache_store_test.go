@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -223,4 +224,26 @@ func TestStoredResponsesKeepTheirLackOfAType(t *testing.T) {
 		}
 		assert.Equal(t, 1, b.up.Begun())
 	})
+}
+
+// What is kept of a head are its fields, and not the text that they came in.
+func TestAStoredResponseKeepsNoMoreOfItsHead(t *testing.T) {
+	const n, size = 400, 32 << 10
+	drops := strings.Repeat("x", size)
+	raw := testnet.Answer(200, minute+"\r\nVary: Accept-Encoding\r\nAge: 1\r\nCache-Tag: red, blue\r\nConnection: X-Dropped\r\nX-Dropped: "+drops, "ok")
+	r := newRig(t, setup{script: testnet.Respond(func(*testnet.Request) string { return raw })})
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc) //nolint:gosec // it is no such number
+	}
+	c := testnet.Dial(t, r.addr)
+	c.Do(testnet.Get("/a/first"))
+	before := heap()
+	for i := range n {
+		c.Do(testnet.Get(fmt.Sprintf("/a/%d", i)))
+	}
+	assert.EqualValues(t, n+1, r.cache.Stats().Entries)
+	assert.Less(t, heap()-before, int64(n*size/2))
 }
