@@ -1777,7 +1777,7 @@ func (x *exchange) answerRange(e *entry, age time.Duration) (done bool, _ *Error
 	case outcome == rfc9111.RangeUnsatisfiable:
 		h["Content-Range"] = []string{string(rfc9111.AppendUnsatisfied(nil, size))}
 		h["Content-Length"] = []string{"0"}
-		x.writeStored(e, age, http.StatusRequestedRangeNotSatisfiable, func(name string) bool { return name == "Date" || name == "Cache-Control" })
+		x.writeStored(e, age, http.StatusRequestedRangeNotSatisfiable, func(name string) bool { return name == "Date" }) // with a lifetime, caches could store it for all
 		return true, nil
 	case len(spans) == 1:
 		h["Content-Range"] = []string{string(rfc9111.AppendContentRange(nil, spans[0], size))}

@@ -40,6 +40,9 @@ func ParseVary(response http.Header) (names []string, ok bool) {
 	if encoded(response) {
 		names = append(names, "Accept-Encoding")
 	}
+	if byDictionary(response) {
+		names = append(names, "Available-Dictionary")
+	}
 	slices.Sort(names)
 	names = slices.Compact(names)
 	if len(names) > maxVaryNames {
@@ -61,6 +64,18 @@ func encoded(response http.Header) bool {
 	for _, line := range response["Content-Encoding"] {
 		if strings.Trim(line, " \t,") != "" {
 			return true
+		}
+	}
+	return false
+}
+
+// byDictionary reports whether only clients with the same dictionary can decode the response.
+func byDictionary(response http.Header) bool {
+	for _, line := range response["Content-Encoding"] {
+		for coding := range strings.SplitSeq(line, ",") {
+			if coding = trimSpace(coding); strings.EqualFold(coding, "dcb") || strings.EqualFold(coding, "dcz") {
+				return true
+			}
 		}
 	}
 	return false

@@ -55,6 +55,8 @@ var varyTable = []struct {
 	{name: "RFC 9110 §12.5.3 an encoding implies Accept-Encoding", encoding: "gzip", want: []string{"Accept-Encoding"}},
 	{name: "RFC 9110 §12.5.3 an encoding and other names", lines: []string{"Origin"}, encoding: "br", want: []string{"Accept-Encoding", "Origin"}},
 	{name: "RFC 9110 §12.5.3 stated and implied", lines: []string{"accept-encoding"}, encoding: "br", want: []string{"Accept-Encoding"}},
+	{name: "RFC 9842 §6 an encoding by a dictionary implies which", encoding: "DCB", want: []string{"Accept-Encoding", "Available-Dictionary"}},
+	{name: "RFC 9842 §6 among others", lines: []string{"available-dictionary"}, encoding: "gzip, dcz", want: []string{"Accept-Encoding", "Available-Dictionary"}},
 	{name: "RFC 9110 §8.4 an empty list of encodings", encoding: " , "},
 	{name: "Host is in no header", lines: []string{"Host"}, refused: true},
 	{name: "RFC 9110 §7.6.3 Via is each hop's own", lines: []string{"via"}, refused: true},
