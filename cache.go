@@ -225,7 +225,7 @@ func (c *Cache) PurgePrefix(scope, prefix string) int {
 
 // PurgeTag removes, in all scopes, the responses that had one of the tags in
 // Surrogate-Key, Cache-Tag or Cache-Groups (RFC 9875).
-func (c *Cache) PurgeTag(tags ...string) int { return c.purgeTags("", tags, false) }
+func (c *Cache) PurgeTag(tags ...string) int { return c.purgeTags(tags, false) }
 
 // Expire is Purge, but what is stored may still be validated, or served stale
 // while it is refreshed and while the service is down, as it allows.
@@ -237,7 +237,7 @@ func (c *Cache) ExpirePrefix(scope, prefix string) int {
 }
 
 // ExpireTag is PurgeTag as Expire is Purge.
-func (c *Cache) ExpireTag(tags ...string) int { return c.purgeTags("", tags, true) }
+func (c *Cache) ExpireTag(tags ...string) int { return c.purgeTags(tags, true) }
 
 // purge removes, or has expire, the resources of a scope that match picks. What
 // is on its way to them is not stored either.
@@ -248,13 +248,11 @@ func (c *Cache) purge(scope string, match func(*keyParts) bool, soft bool) int {
 	}, soft)
 }
 
-func (c *Cache) purgeTags(scope string, tags []string, soft bool) int {
+func (c *Cache) purgeTags(tags []string, soft bool) int {
 	if len(tags) == 0 {
 		return 0
 	}
-	return c.remove(func(key string, r *resource) bool {
-		return (scope == "" || splitKey(key).scope == scope) && r.tagged(tags)
-	}, soft)
+	return c.remove(func(_ string, r *resource) bool { return r.tagged(tags) }, soft)
 }
 
 func (c *Cache) remove(match func(key string, r *resource) bool, soft bool) (n int) {
@@ -1354,6 +1352,8 @@ func within(text, s string) string {
 		return text[i : i+len(s)]
 	}
 	return s
+}
+
 // owned returns a copy of a list, for the same.
 func owned(list []string) []string {
 	if len(list) == 0 {
@@ -1364,8 +1364,6 @@ func owned(list []string) []string {
 		out[i] = strings.Clone(s)
 	}
 	return out
-}
-
 }
 
 // entryOverhead is what an entry costs beside its bytes.
@@ -2059,22 +2057,51 @@ func (x *exchange) invalidate(a *attempt) {
 // changed removes what the answer to an unsafe request has made untrue (RFC 9111
 // §4.4, RFC 9875 §3): what of the service lies below base at the target's origin.
 func (x *exchange) changed(target *url.URL, base string, status int, head http.Header) {
-	c := x.svc.policy.cache
-	c.invalidate(x.cacheKey(nil))
+	c, own := x.svc.policy.cache, x.cacheKey(nil)
+	c.invalidate(own)
+	x.renamed(target, base, status, head)
+	if public, below := x.publicURL(); public != nil {
+		x.renamed(public, below, status, head)
+	}
+	here := siteOf(string(own))
+	switch groups, ok := rfc9111.InvalidatedGroups(x.r.Method, head); {
+	case !ok:
+		c.remove(func(key string, _ *resource) bool { return x.svc.owns(key, &here) }, false)
+	case len(groups) > 0:
+		c.remove(func(key string, r *resource) bool { return r.tagged(groups) && x.svc.owns(key, &here) }, false)
+	}
+}
+
+// renamed removes what the answer names beside its target.
+func (x *exchange) renamed(target *url.URL, base string, status int, head http.Header) {
 	for _, u := range rfc9111.Invalidated(x.r.Method, status, target, head)[1:] {
 		if rest, ok := strings.CutPrefix(u.EscapedPath(), base); ok && strings.HasPrefix(rest, "/") {
 			if u.ForceQuery {
 				rest += "?"
 			}
-			c.invalidate(x.appendKey(nil, rest, u.RawQuery))
+			x.svc.policy.cache.invalidate(x.appendKey(nil, rest, u.RawQuery))
 		}
 	}
-	switch groups, ok := rfc9111.InvalidatedGroups(x.r.Method, head); {
-	case !ok:
-		c.purge(x.svc.up.name, func(*keyParts) bool { return true }, false)
-	case len(groups) > 0:
-		c.purgeTags(x.svc.up.name, groups, false)
+}
+
+// publicURL is the target as the upstream is told that the client named it, and the
+// path that the service lies below there; or nil.
+func (x *exchange) publicURL() (u *url.URL, base string) {
+	s := siteOf(string(x.cacheKey(nil)))
+	u, err := url.Parse(s.proto + "://" + s.host + s.prefix + x.rest)
+	if err != nil {
+		return nil, ""
 	}
+	return u, s.prefix
+}
+
+// owns reports whether a key is of the service and of that origin (RFC 9875 §2.1).
+func (s *service) owns(key string, origin *site) bool {
+	if splitKey(key).scope != s.up.name {
+		return false
+	}
+	other := siteOf(key)
+	return other.proto == origin.proto && strings.EqualFold(other.host, origin.host)
 }
 
 func (c *Cache) invalidate(key []byte) {

@@ -206,6 +206,10 @@ func TestUnsafeRequestsInvalidateWhatTheirAnswersName(t *testing.T) {
 		{"both", "POST", "/x", "Location: /y\r\nContent-Location: /y?q", 201, []string{"/x", "/y", "/y?q"}},
 		{"of another origin", "POST", "/x", "Location: http://other.test/y", 201, []string{"/x"}},
 		{"of our origin", "POST", "/x", "Location: http://192.0.2.1:80/y", 201, []string{"/x", "/y"}},
+		{"as the client would name it", "POST", "/x", "Location: http://gateway.test/a/y", 201, []string{"/x", "/y"}},
+		{"as the client would name it, without origin", "PUT", "/x", "Content-Location: /a/y?q", 200, []string{"/x", "/y?q"}},
+		{"as the client would name another service", "POST", "/x", "Location: http://gateway.test/b/y", 201, []string{"/x"}},
+		{"as the client would name another host", "POST", "/x", "Location: http://www.gateway.test/a/y", 201, []string{"/x"}},
 		{"an error", "POST", "/x", "Location: /y", 400, nil},
 		{"a group", "POST", "/z", `Cache-Group-Invalidation: "red"`, 200, []string{"/red"}},
 		{"a group, on an error", "POST", "/z", `Cache-Group-Invalidation: "red"`, 500, []string{}},
@@ -237,6 +241,34 @@ func TestUnsafeRequestsInvalidateWhatTheirAnswersName(t *testing.T) {
 					gone := !strings.Contains(b.get("/a"+target).Header.Get("Cache-Status"), "; hit")
 					assert.Equal(t, strings.Contains(" "+strings.Join(tt.gone, " ")+" ", " "+target+" "), gone, target)
 				}
+			})
+		})
+	}
+}
+
+// A group is one origin's (RFC 9875 §2.1): what is asked for at other hosts of a
+// service is not in it.
+func TestGroupsAreInvalidatedAtTheirOrigin(t *testing.T) {
+	for what, invalidates := range map[string]string{"a group": `"red"`, "more than can be kept in mind": `"` + strings.Repeat("x", 20<<10) + `"`} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBubble(t, testnet.Respond(func(req *testnet.Request) string {
+					if req.Method == "POST" {
+						return testnet.Answer(200, "Cache-Group-Invalidation: "+invalidates, "done")
+					}
+					return testnet.Answer(200, minute+"\r\nCache-Groups: \"red\"", "ok")
+				}))
+				at := func(host, method string) string {
+					raw := strings.Replace(testnet.Build(method, "/a/x", ""), "Host: gateway.test", "Host: "+host, 1)
+					require.Contains(t, raw, host)
+					return b.ask(raw).Header.Get("Cache-Status")
+				}
+				for _, host := range []string{"one.test", "two.test"} {
+					assert.Equal(t, "gateway; fwd=uri-miss; stored", at(host, "GET"))
+				}
+				at("TWO.test", "POST")
+				assert.Equal(t, "gateway; hit; ttl=60", at("one.test", "GET"))
+				assert.Equal(t, "gateway; fwd=uri-miss; stored", at("two.test", "GET"))
 			})
 		})
 	}

@@ -13,10 +13,11 @@ func Invalidates(method string, status int) bool {
 	return status >= 200 && status <= 399 && !safe(method)
 }
 
-// safe reports whether a method is known to change nothing (RFC 9110 §9.2.1). Methods are case-sensitive.
+// safe reports whether a method is known to change nothing (RFC 9110 §9.2.1): those of RFC 9110, and those that IANA's registry says it of, but for
+// PRI, which no request has. Methods are case-sensitive.
 func safe(method string) bool {
 	switch method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, "PROPFIND", "QUERY", "REPORT", "SEARCH":
 		return true
 	}
 	return false

@@ -22,6 +22,7 @@ func TestInvalidates(t *testing.T) {
 		{"§4.4 unsafe methods, error", []string{"POST", "PUT", "DELETE"}, []int{400, 404, 412, 500, 503, 599}, false},
 		{"§4.4 no final status", []string{"POST"}, []int{0, 100, 103, 199, 600, 999}, false},
 		{"§4.4 methods of unknown safety", []string{"PURGE", "PROPPATCH", "get", ""}, []int{200, 302}, true},
+		{"RFC 9110 §16.1.1 methods that are registered as safe", []string{"PROPFIND", "QUERY", "REPORT", "SEARCH"}, []int{200, 207}, false},
 		{"RFC 9110 §9.2.1 safe methods", []string{"GET", "HEAD", "OPTIONS", "TRACE"}, []int{200, 304, 500}, false},
 	} {
 		for _, method := range row.methods {

@@ -80,7 +80,7 @@ func TestInvalidatedGroups(t *testing.T) { // RFC 9875 §3
 	h := http.Header{"Cache-Group-Invalidation": {`"b", "a";x`}}
 	for method, want := range map[string][]string{
 		"POST": {"a", "b"}, "PUT": {"a", "b"}, "DELETE": {"a", "b"}, "PURGE": {"a", "b"},
-		"GET": nil, "HEAD": nil, "OPTIONS": nil, "TRACE": nil, // it is ignored on safe methods
+		"GET": nil, "HEAD": nil, "OPTIONS": nil, "TRACE": nil, "QUERY": nil, // it is ignored on safe methods
 	} {
 		got, ok := InvalidatedGroups(method, h)
 		assert.True(t, ok)
