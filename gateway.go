@@ -1125,7 +1125,7 @@ func (x *exchange) fail(err *Error) {
 	x.setProxyStatus(h)
 	x.setServerTiming(h)
 	if err.retryAfter > 0 { // RFC 9110 §10.2.3: whole seconds
-		h.Set("Retry-After", strconv.FormatInt(int64((err.retryAfter+time.Second-1)/time.Second), 10))
+		h.Set("Retry-After", strconv.FormatInt(int64((err.retryAfter-1)/time.Second)+1, 10))
 	}
 	switch err.Reason {
 	case ReasonMethodNotAllowed:

@@ -60,8 +60,9 @@ type tracing struct {
 // An explicit no-op provider costs nothing.
 func WithTracerProvider(tp trace.TracerProvider) SharedOption {
 	return sharedOption{"WithTracerProvider", func(c *sharedConfig) {
-		if tp == nil {
+		if isNil(tp) {
 			c.list.fault("", "the tracer provider is nil")
+			return
 		}
 		c.telemetry.tracer = tp
 	}}
@@ -71,8 +72,9 @@ func WithTracerProvider(tp trace.TracerProvider) SharedOption {
 // of OpenTelemetry. An explicit no-op provider costs nothing.
 func WithMeterProvider(mp metric.MeterProvider) SharedOption {
 	return sharedOption{"WithMeterProvider", func(c *sharedConfig) {
-		if mp == nil {
+		if isNil(mp) {
 			c.list.fault("", "the meter provider is nil")
+			return
 		}
 		c.telemetry.meter = mp
 	}}

@@ -604,8 +604,11 @@ func WithMaxObjectBytes(n int64) CacheOption {
 // their names. Default: no cache.
 func WithCache(c *Cache) DefaultOption {
 	return def("WithCache", func(p *policy, l *list) {
-		if c == nil {
+		switch {
+		case c == nil:
 			l.fault("", "the cache is nil")
+		case c.store == nil:
+			l.fault("", "the cache was not made by NewCache")
 		}
 		p.cache = c
 	})
@@ -1345,7 +1348,7 @@ func WithoutHTTP2() DefaultOption {
 // compression, without cookies.
 func WithTransport(rt http.RoundTripper) DefaultOption {
 	return def("WithTransport", func(p *policy, l *list) {
-		if rt == nil {
+		if isNil(rt) {
 			l.fault("", "the round tripper is nil")
 		}
 		p.transport = rt
@@ -1473,10 +1476,13 @@ func WithHealthPath(path string) DefaultOption {
 			l.fault(path, "not a path that begins with a slash")
 			return
 		}
-		if _, _, err := forward.Judge(u); err != nil {
+		escaped, query, err := forward.Judge(u)
+		if err != nil {
 			l.fault(path, "not a path that may be forwarded")
 		}
-		p.healthPath = path
+		if p.healthPath = escaped; query != "" {
+			p.healthPath += "?" + query
+		}
 	})
 }
 
@@ -1810,6 +1816,15 @@ func (c *serviceConfig) replicas(target *url.URL) []replica {
 		}
 	}
 	return all
+}
+
+// isNil reports whether an interface has nothing in it, or a nil pointer or function.
+func isNil(v any) bool {
+	if v == nil {
+		return true
+	}
+	of := reflect.ValueOf(v)
+	return (of.Kind() == reflect.Pointer || of.Kind() == reflect.Func) && of.IsNil()
 }
 
 // validHostname reports whether a URL's host can stand in a request (RFC 9110

@@ -1139,7 +1139,7 @@ func (s *service) allows(now time.Time) *Error {
 		return nil
 	}
 	missing := 1 - s.rate.TokensAt(now)
-	if wait := time.Duration(missing / float64(s.rate.Limit()) * float64(time.Second)); wait > 0 {
+	if wait := time.Duration(min(missing/float64(s.rate.Limit())*float64(time.Second), 1<<62)); wait > 0 {
 		return refusal(ReasonRateLimited, nil, wait)
 	}
 	return nil

@@ -342,7 +342,7 @@ func TestBoundsAreDropped(t *testing.T) {
 
 // The shortest wait that Retry-After can name is a second (RFC 9110 §10.2.3).
 func TestRateLimitSaysWhenToComeBack(t *testing.T) {
-	for perSecond, want := range map[float64]string{1000: "1", 2: "1", 0.99: "2", 0.5: "2", 0.1: "10"} {
+	for perSecond, want := range map[float64]string{1000: "1", 2: "1", 0.99: "2", 0.5: "2", 0.1: "10", 1e-300: "9223372037"} {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBubble(t, testnet.Reply(200, "", "ok"), gateway.WithRateLimit(perSecond, 1))
 			require.Equal(t, 200, handle(t, b.gw, testnet.Get("/a/"), nil).status)

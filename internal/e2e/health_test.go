@@ -298,3 +298,15 @@ func TestHealthIsAnsweredInWhatIsAskedFor(t *testing.T) {
 	assert.Equal(t, "GET, HEAD", w.header.Get("Allow"))
 	require.NoError(t, u.Shutdown(t.Context()))
 }
+
+// What may not stand in a request's target is escaped, or every answer would be
+// that there is no request.
+func TestHealthPathIsEscaped(t *testing.T) {
+	up := testnet.Upstream(t, testnet.Reply(200, "", "well"))
+	gw, err := gateway.New(gateway.WithService("a", up.URL+"/base", gateway.WithHealthPath("/so well?how=all of it\xff")))
+	require.NoError(t, err)
+	w := handle(t, gw.HealthHandler(), testnet.Get("/healthz"), nil)
+	assert.Equal(t, 200, w.status, w.body.String())
+	assert.Equal(t, "/base/so%20well?how=all%20of%20it%FF", up.Await(1)[0].Target)
+	require.NoError(t, gw.Shutdown(t.Context()))
+}

@@ -14,6 +14,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"github.com/embedgw/gateway"
 	"github.com/embedgw/gateway/internal/testnet"
@@ -111,7 +113,10 @@ func TestDefaultOptionFaults(t *testing.T) {
 		{gateway.WithHedge(d), faultOf("WithHedge", "-1s", "negative")},
 		{gateway.WithMaxTunnels(-1), faultOf("WithMaxTunnels", "-1", "negative")},
 		{gateway.WithCache(nil), faultOf("WithCache", "", "the cache is nil")},
+		{gateway.WithCache(new(gateway.Cache)), faultOf("WithCache", "", "the cache was not made by NewCache")},
 		{gateway.WithTransport(nil), faultOf("WithTransport", "", "the round tripper is nil")},
+		{gateway.WithTransport((*http.Transport)(nil)), faultOf("WithTransport", "", "the round tripper is nil")},
+		{gateway.WithTransport(roundTripper(nil)), faultOf("WithTransport", "", "the round tripper is nil")},
 		{gateway.WithTLSConfig(nil), faultOf("WithTLSConfig", "", "the configuration is nil")},
 		{gateway.WithTrustedProxies("10.0.0.0/33"), faultOf("WithTrustedProxies", "10.0.0.0/33", "neither an address nor a CIDR prefix")},
 		{gateway.WithTrustedProxies("localhost"), faultOf("WithTrustedProxies", "localhost", "neither an address nor a CIDR prefix")},
@@ -222,6 +227,8 @@ func TestSharedOptionFaults(t *testing.T) {
 		{gateway.WithLogger(nil), faultOf("WithLogger", "", "the logger is nil")},
 		{gateway.WithErrorHandler(nil), faultOf("WithErrorHandler", "", "the handler is nil")},
 		{gateway.WithTracerProvider(nil), faultOf("WithTracerProvider", "", "the tracer provider is nil")},
+		{gateway.WithTracerProvider((*sdktrace.TracerProvider)(nil)), faultOf("WithTracerProvider", "", "the tracer provider is nil")},
+		{gateway.WithMeterProvider((*sdkmetric.MeterProvider)(nil)), faultOf("WithMeterProvider", "", "the meter provider is nil")},
 		{gateway.WithMeterProvider(nil), faultOf("WithMeterProvider", "", "the meter provider is nil")},
 		{gateway.WithPropagator(nil), faultOf("WithPropagator", "", "the propagator is nil")},
 	}
