@@ -6,14 +6,15 @@ import (
 )
 
 // The calls below are on sockets that do not block, so the scheduler need not be
-// told: that costs more than some of them do.
+// told: that costs more than some of them do. Calls that are for sockets alone
+// cost less than those for all files.
 
 func readNow(fd int, p []byte) (int, error) {
-	return callNow(syscall.SYS_READ, fd, p, 0)
+	return callNow(syscall.SYS_RECVFROM, fd, p, 0)
 }
 
 func writeNow(fd int, p []byte) (int, error) {
-	return callNow(syscall.SYS_WRITE, fd, p, 0)
+	return callNow(syscall.SYS_SENDTO, fd, p, syscall.MSG_NOSIGNAL)
 }
 
 func peekNow(fd int, p []byte) (int, error) {
