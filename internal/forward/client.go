@@ -31,8 +31,10 @@ func Merge(dst, src http.Header) {
 // Put sets a field of dst, the header that an app's middleware may have begun: a list that grows by members keeps those of both, any other field
 // of dst gives way.
 func Put(dst http.Header, name string, values []string) {
-	if had := dst[name]; len(had) > 0 && grows(name) {
-		values = append(had[:len(had):len(had)], values...)
+	if grows(name) {
+		if had := dst[name]; len(had) > 0 {
+			values = append(had[:len(had):len(had)], values...)
+		}
 	}
 	dst[name] = values
 }
