@@ -285,7 +285,7 @@ func sameLetters(a, b string) bool {
 		return false
 	}
 	for i := range len(a) {
-		if a[i]|0x20 != b[i]|0x20 && !(isMark(a[i]) && isMark(b[i])) {
+		if a[i]|0x20 != b[i]|0x20 && (!isMark(a[i]) || !isMark(b[i])) {
 			return false
 		}
 	}
