@@ -386,7 +386,7 @@ func TestMaxDuration(t *testing.T) {
 		inBubbles(t, func(t *testing.T, w way) {
 			b := w.bubble(t, func(c *testnet.Conn) {
 				if c.ReadRequest() != nil {
-					c.Send(testnet.Answer(200, fmt.Sprintf("Content-Length: %d", 1<<40), ""))
+					c.Send(testnet.Answer(200, fmt.Sprintf("Content-Length: %d", int64(1<<40)), ""))
 					for c.Send(strings.Repeat("s", 32<<10)) {
 					}
 				}

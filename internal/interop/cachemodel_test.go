@@ -88,7 +88,7 @@ var (
 	replyBehaviour = rapid.SampledFrom([]int{honest, honest, honest, honest, honest, never, always})
 	replySizes     = rapid.SampledFrom([]int{30, 30, 30, 30, 20, 1, 0, 5000, 100_000})
 	replyFramings  = rapid.SampledFrom([]int{0, 0, 0, 0, 0, 1, 1, 2})
-	askMethods     = rapid.SampledFrom([]string{"GET", "GET", "GET", "GET", "GET", "GET", "GET", "GET", "GET", "HEAD", "HEAD", "POST", "PUT", "OPTIONS", "REPORT"})
+	askMethods     = rapid.SampledFrom([]string{"GET", "GET", "GET", "GET", "GET", "GET", "GET", "GET", "GET", "HEAD", "HEAD", "POST", "PUT", "OPTIONS", "BREW"})
 	targets        = rapid.SampledFrom([]string{"/a", "/a", "/a", "/a?x", "/b"})
 	askLanguages   = rapid.SampledFrom([]string{"", "", "", "de, en;q=0.5", "en;q=0.50 ,DE", "en"})
 	askTags        = rapid.SampledFrom([]string{"", "", "", "", "", "", "", "", `"1"`, `W/"1"`, `"2", "1"`, "*"})
@@ -587,7 +587,7 @@ func checkModel(rt *rapid.T, seen map[string]int, steps *atomic.Int64) {
 	m.cache, err = gateway.NewCache()
 	require.NoError(rt, err)
 	m.gw, err = gateway.New(gateway.WithCache(m.cache), gateway.WithTransport(m), gateway.WithoutRetries(), gateway.WithoutBreaker(), gateway.WithoutEjection(),
-		gateway.WithService("s", "http://upstream.invalid", gateway.WithMethods("REPORT")))
+		gateway.WithService("s", "http://upstream.invalid", gateway.WithMethods("BREW")))
 	require.NoError(rt, err)
 	defer func() { _, _ = shutdown(m.gw), shutdown(m.cache) }()
 	rt.Repeat(map[string]func(*rapid.T){

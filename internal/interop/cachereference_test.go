@@ -778,6 +778,9 @@ func (t *turn) ask() {
 		t.notModified(r, named)
 	case r.status == http.StatusPartialContent && plain && s.rng != "":
 		t.completed(r)
+	case r.status == http.StatusRequestedRangeNotSatisfiable && plain && s.rng != "": // the client has asked for no range
+		t.spent, t.e = true, nil
+		t.ask()
 	case troubled(r.status) && t.standsIn(false):
 		t.unanswered(r.status)
 	default:
@@ -986,9 +989,10 @@ func (t *turn) combined(r *response) *kept {
 		copy(e.body, old.body)
 		copy(e.have, old.have)
 	}
-	copy(e.body[r.contentRange.first:], r.body)
 	for i := r.contentRange.first; i < r.contentRange.end; i++ {
-		e.have[i] = true
+		if !e.have[i] { // what both have is the same, as they say
+			e.body[i], e.have[i] = r.body[i-r.contentRange.first], true
+		}
 	}
 	if !slices.Contains(e.have, false) {
 		e.have, e.status = nil, http.StatusOK // RFC 9110 §15.3.7.3
@@ -1060,6 +1064,10 @@ func (e *kept) sameVersion(h *head) bool {
 // passBy forwards what the cache has no answer for.
 func (t *turn) passBy(fwd, detail string) {
 	t.o.fwd, t.o.detail = fwd, detail
+	if t.c.onlyIfCached && fwd != "method" { // RFC 9111 §5.2.1.7
+		t.fail(http.StatusGatewayTimeout)
+		return
+	}
 	r := t.send(t.a.own())
 	if r == nil {
 		t.fail(http.StatusBadGateway)

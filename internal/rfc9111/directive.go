@@ -158,8 +158,8 @@ func tokenLen(s string) int {
 
 // tchars has the bit of each tchar set: digits, letters and !#$%&'*+-.^_`|~ (RFC 9110 §5.6.2).
 const (
-	tcharsLow  = 0x03ff_6cfa_0000_0000
-	tcharsHigh = 0x57ff_ffff_c7ff_fffe
+	tcharsLow  uint64 = 0x03ff_6cfa_0000_0000
+	tcharsHigh uint64 = 0x57ff_ffff_c7ff_fffe
 )
 
 func isTchar(c byte) bool {
