@@ -63,19 +63,17 @@ type Cache struct {
 
 // caching is what the options say about the use of a cache.
 type caching struct {
-	rules         rfc9111.Config
-	maxStale      time.Duration // the most that an answer may be stale in place of an error
-	collapse      time.Duration // the wait for another's fetch; zero: nobody waits
-	share         float64       // of the cache's bytes; zero: all
-	ignoreControl bool          // a request's Cache-Control and Pragma
-	silent        bool          // no Cache-Status, no Age
-	showKey       bool
-	ignoredQuery  []string
-	sortedQuery   bool
-	keyHeaders    []string
-	keyCookies    []string
-	partition     func(*http.Request) string
-	background    bool // handlers may be asked again behind a request
+	rules        rfc9111.Config
+	maxStale     time.Duration // the most that an answer may be stale in place of an error
+	collapse     time.Duration // the wait for another's fetch; zero: nobody waits
+	share        float64       // of the cache's bytes; zero: all
+	silent       bool          // no Cache-Status, no Age
+	showKey      bool
+	ignoredQuery []string
+	sortedQuery  bool
+	keyCookies   []string
+	partition    func(*http.Request) string
+	background   bool // handlers may be asked again behind a request
 }
 
 const (
@@ -347,7 +345,7 @@ func (c *caching) keyQuery(query string) string {
 
 // shaped reports whether the operator has something tell requests apart.
 func (c *caching) shaped() bool {
-	return len(c.keyHeaders) > 0 || len(c.keyCookies) > 0 || c.partition != nil
+	return len(c.rules.Keyed) > 0 || len(c.keyCookies) > 0 || c.partition != nil
 }
 
 // appendShape appends what the operator has tell requests apart.
@@ -355,7 +353,7 @@ func (c *caching) appendShape(dst []byte, r *http.Request) []byte {
 	if !c.shaped() {
 		return dst
 	}
-	dst = rfc9111.AppendVariant(dst, c.keyHeaders, r.Header)
+	dst = rfc9111.AppendVariant(dst, c.rules.Keyed, r.Header)
 	dst = rfc9111.AppendCookies(dst, c.keyCookies, r.Header["Cookie"])
 	if c.partition != nil {
 		dst = rfc9111.AppendKey(dst, c.partition(r))
@@ -787,7 +785,7 @@ func (v *visit) miss() {
 
 // cacheControl is what the request asks of the cache.
 func (x *exchange) cacheControl() rfc9111.RequestControl {
-	if x.svc.policy.caching.ignoreControl {
+	if x.svc.policy.caching.rules.Unheeded {
 		return rfc9111.ParseRequest(nil)
 	}
 	return rfc9111.ParseRequest(x.special)
@@ -2059,11 +2057,11 @@ func (x *exchange) invalidate(a *attempt) {
 func (x *exchange) changed(target *url.URL, base string, status int, head http.Header) {
 	c, own := x.svc.policy.cache, x.cacheKey(nil)
 	c.invalidate(own)
-	x.renamed(target, base, status, head)
-	if public, below := x.publicURL(); public != nil {
-		x.renamed(public, below, status, head)
-	}
 	here := siteOf(string(own))
+	x.renamed(target, base, status, head)
+	if public, err := url.Parse(here.proto + "://" + here.host + here.prefix + x.rest); err == nil { // as the upstream is told that the client named it
+		x.renamed(public, here.prefix, status, head)
+	}
 	switch groups, ok := rfc9111.InvalidatedGroups(x.r.Method, head); {
 	case !ok:
 		c.remove(func(key string, _ *resource) bool { return x.svc.owns(key, &here) }, false)
@@ -2082,17 +2080,6 @@ func (x *exchange) renamed(target *url.URL, base string, status int, head http.H
 			x.svc.policy.cache.invalidate(x.appendKey(nil, rest, u.RawQuery))
 		}
 	}
-}
-
-// publicURL is the target as the upstream is told that the client named it, and the
-// path that the service lies below there; or nil.
-func (x *exchange) publicURL() (u *url.URL, base string) {
-	s := siteOf(string(x.cacheKey(nil)))
-	u, err := url.Parse(s.proto + "://" + s.host + s.prefix + x.rest)
-	if err != nil {
-		return nil, ""
-	}
-	return u, s.prefix
 }
 
 // owns reports whether a key is of the service and of that origin (RFC 9875 §2.1).

@@ -1747,7 +1747,7 @@ func shownKey(key []byte) string {
 // keyParts names what the operator has tell requests apart.
 func (c *caching) keyParts() []string {
 	parts := []string{}
-	for _, name := range c.keyHeaders {
+	for _, name := range c.rules.Keyed {
 		parts = append(parts, "field "+name)
 	}
 	for _, name := range c.keyCookies {
@@ -1908,7 +1908,7 @@ func (x *exchange) explainHandling(say func(applies bool, option, value, state s
 	say(p.cache != nil, "WithCache", explain.List(
 		explain.If(caching.maxStale > 0, "stale for up to "+explain.Span(caching.maxStale)),
 		explain.If(caching.rules.Authorized, "authorized answers too"), explain.If(caching.rules.Cookies, "answers with cookies too"),
-		explain.If(caching.ignoreControl, "whatever the request's Cache-Control says"),
+		explain.If(caching.rules.Unheeded, "whatever the request's Cache-Control says"),
 	), explain.If(closed, "it was shut down"))
 	say(p.cache != nil && caching.collapse > 0, "WithCollapseTimeout", explain.Span(caching.collapse), "")
 	say(p.bearerStatic, "WithBearerToken", "sets Authorization", "")

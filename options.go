@@ -693,7 +693,7 @@ func WithTargetedCacheControl(fields ...string) CachingOption {
 // to the cache: no client can have it go upstream. They are passed on. Default:
 // they are obeyed (RFC 9111 §5.2.1).
 func WithoutClientCacheControl() CachingOption {
-	return cachingOf("WithoutClientCacheControl", func(c *caching, _ *list) { c.ignoreControl, c.rules.Unheeded = true, true })
+	return cachingOf("WithoutClientCacheControl", func(c *caching, _ *list) { c.rules.Unheeded = true })
 }
 
 // WithoutCacheStatus keeps Cache-Status and Age from clients, who could tell by
@@ -733,8 +733,7 @@ func WithSortedQuery() CachingOption {
 // them otherwise, as X_Tenant, is not stored. Default: none.
 func WithCacheKeyHeaders(names ...string) CachingOption {
 	return cachingOf("WithCacheKeyHeaders", func(c *caching, l *list) {
-		c.keyHeaders = slices.Concat(c.keyHeaders, canonicalNames(names, l))
-		c.rules.Keyed = c.keyHeaders
+		c.rules.Keyed = slices.Concat(c.rules.Keyed, canonicalNames(names, l))
 	})
 }
 
