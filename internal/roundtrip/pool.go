@@ -138,7 +138,7 @@ func (t *Transport) waitEnds(start time.Time, waited bool, err error) {
 // first is acquire for who is first in line. It waits for room as long as patient
 // lasts, and for a dial as long as ctx.
 func (t *Transport) first(ctx, patient context.Context, failures uint64, waited *bool) (*clientConn, bool, error) {
-	for dialed := false; ; {
+	for dialed, aged := false, uint64(0); ; {
 		c, reused, full, err := t.reserve()
 		switch {
 		case c != nil || err != nil:
@@ -146,16 +146,23 @@ func (t *Transport) first(ctx, patient context.Context, failures uint64, waited 
 		case full:
 			*waited = true
 			err = wait(patient, t.changed)
-		case dialed:
+		case dialed && t.aged() == aged:
 			err = errNoRoom
-		default:
-			dialed = true
+		default: // also where somebody else has had the connection, until it was too old
+			dialed, aged = true, t.aged()
 			err = t.connect(ctx, failures)
 		}
 		if err != nil {
 			return nil, false, err
 		}
 	}
+}
+
+// aged is how many connections were too old so far.
+func (t *Transport) aged() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.counts.Aged
 }
 
 // wait waits for what a channel says.
