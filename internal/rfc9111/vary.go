@@ -37,10 +37,11 @@ func ParseVary(response http.Header) (names []string, ok bool) {
 			names = append(names, name)
 		}
 	}
-	if encoded(response) {
+	encoded, byDictionary := codings(response)
+	if encoded {
 		names = append(names, "Accept-Encoding")
 	}
-	if byDictionary(response) {
+	if byDictionary {
 		names = append(names, "Available-Dictionary")
 	}
 	slices.Sort(names)
@@ -60,25 +61,16 @@ func setByGateway(name string) bool {
 	return strings.HasPrefix(name, "X-Forwarded-")
 }
 
-func encoded(response http.Header) bool {
-	for _, line := range response["Content-Encoding"] {
-		if strings.Trim(line, " \t,") != "" {
-			return true
-		}
-	}
-	return false
-}
-
-// byDictionary reports whether only clients with the same dictionary can decode the response.
-func byDictionary(response http.Header) bool {
+// codings reports whether the response is encoded, and whether only clients with the same dictionary can decode it.
+func codings(response http.Header) (encoded, byDictionary bool) {
 	for _, line := range response["Content-Encoding"] {
 		for coding := range strings.SplitSeq(line, ",") {
-			if coding = trimSpace(coding); strings.EqualFold(coding, "dcb") || strings.EqualFold(coding, "dcz") {
-				return true
-			}
+			coding = trimSpace(coding)
+			encoded = encoded || coding != ""
+			byDictionary = byDictionary || strings.EqualFold(coding, "dcb") || strings.EqualFold(coding, "dcz")
 		}
 	}
-	return false
+	return encoded, byDictionary
 }
 
 // AppendVariant appends the secondary cache key (RFC 9111 §4.1) of request under the names of ParseVary and returns the extended slice. Keys are
