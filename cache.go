@@ -731,7 +731,7 @@ func (v *visit) begin(x *exchange, c *Cache) bool {
 	if why == "" && x.misleads() {
 		why = rfc9111.BypassConnection
 	}
-	x.cache = cacheOutcome{by: c, missed: missed{forward: fwdOf(why), detail: string(why)}}
+	x.cache = cacheOutcome{by: c, missed: missed{forward: why.Forward(), detail: string(why)}}
 	if why != "" {
 		return false
 	}
@@ -789,16 +789,6 @@ func (x *exchange) cacheControl() rfc9111.RequestControl {
 		return rfc9111.ParseRequest(nil)
 	}
 	return rfc9111.ParseRequest(x.special)
-}
-
-func fwdOf(why rfc9111.Bypass) rfc9111.Forward {
-	switch why {
-	case "":
-		return rfc9111.ForwardURIMiss
-	case rfc9111.BypassMethod:
-		return rfc9111.ForwardMethod
-	}
-	return rfc9111.ForwardRequest
 }
 
 // look looks for a stored response, and says whether it answers the request as
@@ -1031,7 +1021,7 @@ func (v *visit) validatable() (stored []*entry) {
 		switch {
 		case e.part != nil:
 		case v.stored == nil:
-			if strong(&e.validators) {
+			if e.validators.StrongTag() {
 				stored = append(stored, e)
 			}
 		case e.validators.Any() && rfc9111.MatchVariant(e.variant, e.vary, v.x.r.Header):
@@ -1040,10 +1030,6 @@ func (v *visit) validatable() (stored []*entry) {
 	}
 	return stored
 }
-
-// strong reports whether no other version, translation or encoding has the same
-// entity tag.
-func strong(v *rfc9111.Validators) bool { return v.ETag != "" && v.Strong() == v.ETag }
 
 // conditions are what tells these apart.
 func (v *visit) conditions() (named []rfc9111.Validators) {
@@ -1068,7 +1054,7 @@ func (v *visit) answered(f *fetch) *Error {
 	case a.status == http.StatusRequestedRangeNotSatisfiable && f.missing.Len() > 0: // the client has asked for no range
 		f.close(nil)
 		return v.anew()
-	case troubled(a.status) && v.standsIn(false):
+	case rfc9111.Troubled(a.status) && v.standsIn(true):
 		return v.insteadOf(f)
 	}
 	if e := v.entered(f); e != nil {
@@ -1134,16 +1120,6 @@ func (v *visit) insteadOf(f *fetch) *Error {
 	return v.unanswered(upstreamFault(a.status))
 }
 
-// troubled reports whether an answer says that the upstream is in trouble (RFC
-// 5861 §4).
-func troubled(status int) bool {
-	switch status {
-	case http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return true
-	}
-	return false
-}
-
 // upstreamFault is the failure of a call whose answer was an error.
 func upstreamFault(status int) *Error {
 	err := fault(ReasonShared, nil)
@@ -1151,20 +1127,16 @@ func upstreamFault(status int) *Error {
 	return err
 }
 
-// standsIn reports whether what is stored may be served in place of an error: of
-// one that the upstream itself has answered with only where that is said
-// somewhere.
-func (v *visit) standsIn(unreachable bool) bool {
+// standsIn reports whether what is stored may be served in place of an error, which
+// the upstream itself has answered with, or which is ours.
+func (v *visit) standsIn(answered bool) bool {
 	e := v.stored
-	if e == nil || e.part != nil || !unreachable && e.terms.StaleIfError == rfc9111.Absent && v.control.StaleIfError == rfc9111.Absent {
-		return false
-	}
-	return e.terms.AfterError(v.control, v.age, v.x.svc.policy.caching.maxStale)
+	return e != nil && e.part == nil && e.terms.AfterError(v.control, v.age, v.x.svc.policy.caching.maxStale, answered)
 }
 
 // standsInFor is standsIn for a failure.
 func (v *visit) standsInFor(err *Error) bool {
-	return !v.x.alone(err) && v.standsIn(err.Reason != ReasonShared)
+	return !v.x.alone(err) && v.standsIn(err.Reason == ReasonShared)
 }
 
 // alone reports whether a failure says nothing about the service.
@@ -1222,16 +1194,9 @@ func (v *visit) refuse(status int) {
 		return
 	}
 	v.call.Refuse(v.x.start, hitForMiss)
-	if v.stored != nil && replaces(status) {
+	if v.stored != nil && rfc9111.Replaces(status) {
 		v.by.store.Invalidate(v.key)
 	}
-}
-
-// replaces reports whether an answer that is not stored makes untrue what is
-// (RFC 9111 §4.3.3): it says what the resource is now. A 304 says what the client
-// has.
-func replaces(status int) bool {
-	return status < 400 && status != http.StatusNotModified || status == http.StatusNotFound || status == http.StatusGone
 }
 
 var errUnneeded = errors.New("the client has it")
@@ -1253,7 +1218,7 @@ func (v *visit) notModified(ex *rfc9111.Exchange, named []rfc9111.Validators) *E
 	response := rfc9111.ParseValidators(ex.Response, ex.ResponseTime)
 	var buf [maxVariants]int
 	chosen := rfc9111.Select(buf[:0], named, &response)
-	if len(chosen) == 0 || v.stored == nil && !strong(&response) {
+	if len(chosen) == 0 || v.stored == nil && !response.StrongTag() {
 		if v.spent {
 			return v.unanswered(fault(ReasonBadResponse, badResponse("304 about something else")))
 		}
@@ -1991,7 +1956,7 @@ func (v *visit) passHead() *Error {
 		return v.unanswered(err)
 	}
 	a := f.answer
-	if troubled(a.status) && v.standsIn(false) {
+	if rfc9111.Troubled(a.status) && v.standsIn(true) {
 		return v.insteadOf(f)
 	}
 	if v.stored != nil && v.stored.part == nil {
@@ -2450,7 +2415,7 @@ func (w *recorder) judge(whole bool) {
 	case w.status == http.StatusNotModified && w.conditional:
 		w.drops = true // see finish
 		return
-	case troubled(w.status) && w.standsIn(false):
+	case rfc9111.Troubled(w.status) && w.standsIn(true):
 		w.drops, x.cache.status = true, w.status
 		return
 	case w.enter(&ex, length > w.by.maxObject || whole && length != int64(len(w.begun)), head["Trailer"] != nil):
@@ -2557,7 +2522,7 @@ func (w *recorder) finish() *Error {
 	case w.drops && w.status == http.StatusNotModified && w.conditional:
 		ex := rfc9111.Exchange{Method: w.x.r.Method, Request: w.x.r.Header, Response: w.snapshot, RequestTime: w.x.start, ResponseTime: time.Now()}
 		return w.notModified(&ex, w.named)
-	case w.drops && troubled(w.status):
+	case w.drops && rfc9111.Troubled(w.status):
 		return w.unanswered(upstreamFault(w.status))
 	}
 	w.trail()

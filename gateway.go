@@ -1770,7 +1770,7 @@ func (v *visit) explainStored() *ExplainedEntry {
 		State: "stale", Code: e.status, Received: e.received, Age: v.age, TTL: t.Lifetime - v.age, Lifetime: t.Lifetime, Expired: v.found.expired,
 		Source: string(rfc9111.SourceOf(&rfc9111.Exchange{Response: e.head.Header()}, v.x.svc.policy.caching.rules)),
 		Bytes:  e.length, Partial: e.part != nil, Vary: append([]string{}, e.vary...), Validators: []string{},
-		StaleWhileRevalidate: max(t.StaleWhileRevalidate, 0), StaleIfError: v.standsIn(true),
+		StaleWhileRevalidate: max(t.StaleWhileRevalidate, 0), StaleIfError: v.standsIn(false),
 	}
 	if t.Fresh(v.age) {
 		out.State = "fresh"

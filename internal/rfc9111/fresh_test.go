@@ -213,6 +213,6 @@ func FuzzTerms(f *testing.F) {
 		}
 		require.False(t, terms.Fresh(terms.Lifetime), "whatever it says, it ends")
 		require.NotEqual(t, Fresh, terms.Use(noRequest, terms.Lifetime))
-		require.False(t, terms.AfterError(noRequest, terms.Lifetime+time.Hour+1, time.Hour))
+		require.False(t, terms.AfterError(noRequest, terms.Lifetime+time.Hour+1, time.Hour, false))
 	})
 }

@@ -13,6 +13,12 @@ func Invalidates(method string, status int) bool {
 	return status >= 200 && status <= 399 && !safe(method)
 }
 
+// Replaces reports whether a response to GET with this status, which is not stored, makes untrue what is (RFC 9111 §4.3.3): it says what the resource
+// is by now. A 304 says what the client has.
+func Replaces(status int) bool {
+	return status < 400 && status != http.StatusNotModified || status == http.StatusNotFound || status == http.StatusGone
+}
+
 // safe reports whether a method is known to change nothing (RFC 9110 §9.2.1): those of RFC 9110, and those that IANA's registry says it of, but for
 // PRI, which no request has. Methods are case-sensitive.
 func safe(method string) bool {

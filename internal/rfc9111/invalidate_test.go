@@ -33,6 +33,25 @@ func TestInvalidates(t *testing.T) {
 	}
 }
 
+func TestReplaces(t *testing.T) { // RFC 9111 §4.3.3
+	t.Parallel()
+	for _, row := range []struct {
+		name   string
+		status []int
+		want   bool
+	}{
+		{"what the resource is by now", []int{200, 203, 204, 206, 301, 302, 307}, true},
+		{"that there is none", []int{404, 410}, true},
+		{"what the client has", []int{304}, false},
+		{"what is about the request", []int{400, 401, 403, 412, 416, 429}, false},
+		{"an error", []int{500, 502, 503, 504}, false},
+	} {
+		for _, status := range row.status {
+			assert.Equal(t, row.want, Replaces(status), "%s: %d", row.name, status)
+		}
+	}
+}
+
 var invalidatedTable = []struct {
 	name                      string
 	location, contentLocation []string

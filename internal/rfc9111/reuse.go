@@ -37,6 +37,17 @@ func Lookup(method string, h http.Header, c RequestControl, hasBody bool) Bypass
 	return ""
 }
 
+// Forward returns why a request for which that is true goes forward (RFC 9211 §2.2): without a reason, because nothing is known of what is stored.
+func (b Bypass) Forward() Forward {
+	switch b {
+	case "":
+		return ForwardURIMiss
+	case BypassMethod:
+		return ForwardMethod
+	}
+	return ForwardRequest
+}
+
 // Use is what may be done with a stored response that a request selects. The zero value is what is always right.
 type Use uint8
 
@@ -126,15 +137,16 @@ func (c *RequestControl) takesStale(age, staleness time.Duration) bool {
 
 // AfterError reports whether the response may stand in for one that could not be had: the upstream is unreachable, or answers 500, 502, 503 or
 // 504 (RFC 9111 §4.2.4, §4.3.3, RFC 5861 §4). How stale it may be is said by the request's stale-if-error, else by the response's, else by
-// maxStale, which is also the most; 0 forbids what is stale. Where only maxStale speaks for it, what the client takes counts.
-func (t Terms) AfterError(c RequestControl, age, maxStale time.Duration) bool {
+// maxStale, which is also the most; 0 forbids what is stale. Where only maxStale speaks for it, what the client takes counts. In place of an answer
+// of the upstream's own it stands in only where one of the two says for how long.
+func (t Terms) AfterError(c RequestControl, age, maxStale time.Duration, answered bool) bool {
 	window := t.StaleIfError
 	if c.StaleIfError != Absent {
 		window = c.StaleIfError
 	}
 	stated := window > 0 // RFC 5861 §4: regardless of other freshness information
 	switch {
-	case t.NoCache, c.NoCache:
+	case t.NoCache, c.NoCache, answered && window == Absent:
 		return false
 	case t.Fresh(age):
 		use, _ := t.useFresh(c, age)
@@ -145,6 +157,15 @@ func (t Terms) AfterError(c RequestControl, age, maxStale time.Duration) bool {
 		window = maxStale
 	}
 	return inWindow(age-t.Lifetime, min(window, maxStale))
+}
+
+// Troubled reports whether an answer says that the upstream is in trouble (RFC 5861 §4).
+func Troubled(status int) bool {
+	switch status {
+	case http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return false
 }
 
 // inWindow reports whether a response is no more stale than a window of time, of which 0 and Absent are none.

@@ -2,6 +2,7 @@ package rfc9111
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -192,8 +193,27 @@ func TestAfterError(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			assert.Equal(t, row.want, row.terms.AfterError(ParseRequest(control(row.control)), row.age, row.most))
+			assert.Equal(t, row.want, row.terms.AfterError(ParseRequest(control(row.control)), row.age, row.most, false))
+			said := row.terms.StaleIfError != Absent || strings.Contains(row.control, "stale-if-error")
+			assert.Equal(t, row.want && said, row.terms.AfterError(ParseRequest(control(row.control)), row.age, row.most, true), "the upstream's own")
 		})
+	}
+}
+
+func TestTroubled(t *testing.T) { // RFC 5861 §4
+	t.Parallel()
+	for status := 100; status < 700; status++ {
+		assert.Equal(t, slices.Contains([]int{500, 502, 503, 504}, status), Troubled(status), status)
+	}
+}
+
+func TestForwardOfABypass(t *testing.T) { // RFC 9211 §2.2
+	t.Parallel()
+	for why, want := range map[Bypass]Forward{
+		"": ForwardURIMiss, BypassMethod: ForwardMethod,
+		BypassBody: ForwardRequest, BypassConditional: ForwardRequest, BypassNoStore: ForwardRequest, BypassConnection: ForwardRequest, BypassUpgrade: ForwardRequest,
+	} {
+		assert.Equal(t, want, why.Forward(), why)
 	}
 }
 
@@ -209,9 +229,9 @@ func FuzzUse(f *testing.F) {
 		require.Equal(t, use == Fresh, use != MustValidate && old < terms.Lifetime)
 		if noCache || c.NoCache || noStale && old >= terms.Lifetime {
 			require.Equal(t, MustValidate, use)
-			require.False(t, terms.AfterError(c, old, MaxDelta))
+			require.False(t, terms.AfterError(c, old, MaxDelta, false))
 		}
-		if terms.AfterError(c, old, time.Minute) {
+		if terms.AfterError(c, old, time.Minute, false) {
 			require.LessOrEqual(t, old, terms.Lifetime+time.Minute)
 		}
 	})

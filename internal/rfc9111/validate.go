@@ -52,6 +52,9 @@ func ParseValidators(response http.Header, received time.Time) Validators {
 // Any reports whether there is something to validate with. Date is not: it says nothing about the version.
 func (v *Validators) Any() bool { return v.ETag != "" || v.LastModified != "" }
 
+// StrongTag reports whether there is an entity tag that no other version, translation or encoding has (RFC 9110 §8.8.3).
+func (v *Validators) StrongTag() bool { return strongTag(v.ETag) }
+
 // Strong returns the validator that no two versions share (RFC 9110 §8.8.1), fit for If-Range: a strong entity tag or, where there is no entity
 // tag at all, a Last-Modified of long before Date. Else it returns "".
 func (v *Validators) Strong() string {

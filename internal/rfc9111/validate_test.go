@@ -47,6 +47,7 @@ func TestParseValidators(t *testing.T) {
 			assert.Equal(t, row.tag, v.ETag)
 			assert.Equal(t, row.lastModified, v.LastModified)
 			assert.Equal(t, row.strong, v.Strong())
+			assert.Equal(t, strings.HasPrefix(row.strong, "\""), v.StrongTag())
 			assert.Equal(t, row.tag != "" || row.lastModified != "", v.Any())
 			assert.Equal(t, row.strong != "", v.SameStrong(&v))
 			assert.Equal(t, at(0), v.Date.Format(http.TimeFormat))
