@@ -3,7 +3,6 @@ package gateway
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -46,10 +45,10 @@ type Cache struct {
 	policy    policy      // theirs
 
 	mu      sync.Mutex
-	scopes  map[string]store.Scope // those that have a share
-	free    []store.Scope          // that had one
-	queries map[string][]*caching  // of scopes that do not tell all queries apart
-	users   map[string]int         // of those names: how many use the cache by them
+	scopes  map[string]store.Scope         // those that have a share
+	free    []store.Scope                  // that had one
+	queries map[string][]*rfc9111.KeyRules // of scopes that do not tell all queries apart
+	users   map[string]int                 // of those names: how many use the cache by them
 
 	hits      counter
 	misses    counter
@@ -63,17 +62,13 @@ type Cache struct {
 
 // caching is what the options say about the use of a cache.
 type caching struct {
-	rules        rfc9111.Config
-	maxStale     time.Duration // the most that an answer may be stale in place of an error
-	collapse     time.Duration // the wait for another's fetch; zero: nobody waits
-	share        float64       // of the cache's bytes; zero: all
-	silent       bool          // no Cache-Status, no Age
-	showKey      bool
-	ignoredQuery []string
-	sortedQuery  bool
-	keyCookies   []string
-	partition    func(*http.Request) string
-	background   bool // handlers may be asked again behind a request
+	rules      rfc9111.Config
+	maxStale   time.Duration // the most that an answer may be stale in place of an error
+	collapse   time.Duration // the wait for another's fetch; zero: nobody waits
+	share      float64       // of the cache's bytes; zero: all
+	silent     bool          // no Cache-Status, no Age
+	showKey    bool
+	background bool // handlers may be asked again behind a request
 }
 
 const (
@@ -112,7 +107,7 @@ func NewCache(opts ...CacheOption) (*Cache, error) {
 	}
 	cache := &Cache{
 		store: store.New[*resource](c.maxBytes), calls: flight.NewGroup[*answer](), maxObject: c.maxObjectBytes,
-		tasks: work.NewTasks(core.panicked), core: core, policy: c.handlers.policy, scopes: make(map[string]store.Scope), queries: make(map[string][]*caching), users: make(map[string]int),
+		tasks: work.NewTasks(core.panicked), core: core, policy: c.handlers.policy, scopes: make(map[string]store.Scope), queries: make(map[string][]*rfc9111.KeyRules), users: make(map[string]int),
 	}
 	cache.behind = work.NewQueue(work.QueueConfig{
 		Name: "cache refresh", Workers: refreshWorkers, Size: refreshQueue, OnPanic: core.panicked, Go: cache.tasks.Go,
@@ -131,15 +126,12 @@ func (c *Cache) adopt(name string, known bool, by *caching) store.Scope {
 	if !known {
 		c.users[name]++
 	}
-	told := slices.ContainsFunc(c.queries[name], func(other *caching) bool {
-		return other.sortedQuery == by.sortedQuery && slices.Equal(other.ignoredQuery, by.ignoredQuery)
-	})
-	if !told && (len(by.ignoredQuery) > 0 || by.sortedQuery) {
-		c.queries[name] = append(c.queries[name], by)
+	if key := &by.rules.Key; key.RulesQuery() && !slices.ContainsFunc(c.queries[name], key.SameQuery) {
+		c.queries[name] = append(c.queries[name], key)
 	}
 	if len(c.queries[name]) > maxQueryRules { // what was stored by the first is found no more by Purge
 		c.queries[name] = slices.Clone(c.queries[name][1:])
-		c.store.Purge(func(key string, _ *resource) bool { return splitKey(key).scope == name })
+		c.store.Purge(func(key string, _ *resource) bool { return rfc9111.KeyScope(key) == name })
 	}
 	if by.share == 0 {
 		return 0
@@ -168,7 +160,7 @@ func (c *Cache) release(name string) {
 	if !shares && c.queries[name] == nil {
 		return
 	}
-	c.store.Purge(func(key string, _ *resource) bool { return splitKey(key).scope == name })
+	c.store.Purge(func(key string, _ *resource) bool { return rfc9111.KeyScope(key) == name })
 	delete(c.queries, name)
 	if shares {
 		delete(c.scopes, name)
@@ -239,10 +231,13 @@ func (c *Cache) ExpireTag(tags ...string) int { return c.purgeTags(tags, true) }
 
 // purge removes, or has expire, the resources of a scope that match picks. What
 // is on its way to them is not stored either.
-func (c *Cache) purge(scope string, match func(*keyParts) bool, soft bool) int {
+func (c *Cache) purge(scope string, match func(*rfc9111.Key) bool, soft bool) int {
 	return c.remove(func(key string, _ *resource) bool {
-		k := splitKey(key)
-		return k.scope == scope && match(&k)
+		if rfc9111.KeyScope(key) != scope {
+			return false
+		}
+		k := rfc9111.ParseKey(key)
+		return match(&k)
 	}, soft)
 }
 
@@ -269,96 +264,42 @@ func (c *Cache) remove(match func(key string, r *resource) bool, soft bool) (n i
 }
 
 // atURI picks the resources of one URI.
-func (c *Cache) atURI(scope, uri string) func(*keyParts) bool {
-	target, query := uri, ""
-	if u, err := url.ParseRequestURI(uri); err == nil { // which takes no host out of //
-		target, query = cmp.Or(u.EscapedPath(), "/"), u.RawQuery
-		if u.ForceQuery {
-			target += "?"
-		}
-	}
+func (c *Cache) atURI(scope, uri string) func(*rfc9111.Key) bool {
+	target, query := rfc9111.ParseTarget(uri)
 	queries := []string{query}
 	c.mu.Lock()
 	for _, rules := range c.queries[scope] {
-		queries = append(queries, rules.keyQuery(query))
+		queries = append(queries, rules.Query(query))
 	}
 	c.mu.Unlock()
-	return func(k *keyParts) bool { return k.target == target && slices.Contains(queries, k.query) }
+	return func(k *rfc9111.Key) bool { return k.Target == target && slices.Contains(queries, k.Query) }
 }
 
 // underPrefix picks the resources whose path begins with prefix.
-func underPrefix(prefix string) func(*keyParts) bool {
-	return func(k *keyParts) bool { return strings.HasPrefix(k.target, prefix) }
-}
-
-// keyParts are what the beginning of a key says. What follows tells further
-// resources apart.
-type keyParts struct{ scope, target, query string }
-
-// site is what a key says of where its request came in.
-type site struct{ proto, host, prefix string }
-
-func splitKey(key string) (k keyParts) {
-	k.scope, key = rfc9111.CutKey(key)
-	k.target, key = rfc9111.CutKey(key)
-	k.query, _ = rfc9111.CutKey(key)
-	return k
-}
-
-func siteOf(key string) (s site) {
-	for range 4 { // what splitKey takes, and the service's own scope
-		_, key = rfc9111.CutKey(key)
-	}
-	s.proto, key = rfc9111.CutKey(key)
-	s.host, key = rfc9111.CutKey(key)
-	_, key = rfc9111.CutKey(key)
-	s.prefix, _ = rfc9111.CutKey(key)
-	return s
+func underPrefix(prefix string) func(*rfc9111.Key) bool {
+	return func(k *rfc9111.Key) bool { return strings.HasPrefix(k.Target, prefix) }
 }
 
 // cacheKey appends the key of what a GET of this target would find.
 func (x *exchange) cacheKey(dst []byte) []byte {
-	target := x.rest
-	if x.r.URL.ForceQuery {
-		target += "?" // which a path cannot hold
-	}
-	return x.appendKey(dst, target, x.query)
+	return x.appendKey(dst, rfc9111.KeyTarget(x.rest, x.r.URL.ForceQuery), x.query)
 }
 
-// appendKey appends the key of a target and query. All that the upstream is
-// told of where the request came in is a part of it: its answer may repeat that.
 func (x *exchange) appendKey(dst []byte, target, query string) []byte {
+	k := x.keyOf(target, query)
+	return x.svc.policy.caching.rules.Key.Append(k.Append(dst), x.r)
+}
+
+// keyOf is what the key of a target and query says.
+func (x *exchange) keyOf(target, query string) rfc9111.Key {
 	r, svc := x.r, x.svc
 	host, proto, prefix := svc.rules.Site(&forward.Inbound{
 		Header: r.Header, RemoteAddr: r.RemoteAddr, Host: r.Host, TLS: r.TLS != nil, Prefix: x.prefix,
 	})
-	caching := &svc.policy.caching
-	dst = rfc9111.AppendKey(dst, svc.up.name, target, caching.keyQuery(query),
-		svc.scope, proto, host, r.Host, prefix)
-	return caching.appendShape(dst, r)
-}
-
-// keyQuery returns what of a query tells requests apart.
-func (c *caching) keyQuery(query string) string {
-	return rfc9111.KeyQuery(query, c.ignoredQuery, c.sortedQuery)
-}
-
-// shaped reports whether the operator has something tell requests apart.
-func (c *caching) shaped() bool {
-	return len(c.rules.Keyed) > 0 || len(c.keyCookies) > 0 || c.partition != nil
-}
-
-// appendShape appends what the operator has tell requests apart.
-func (c *caching) appendShape(dst []byte, r *http.Request) []byte {
-	if !c.shaped() {
-		return dst
+	return rfc9111.Key{
+		Scope: svc.up.name, Target: target, Query: svc.policy.caching.rules.Key.Query(query),
+		Upstream: svc.scope, Proto: proto, Host: host, Asked: r.Host, Prefix: prefix,
 	}
-	dst = rfc9111.AppendVariant(dst, c.rules.Keyed, r.Header)
-	dst = rfc9111.AppendCookies(dst, c.keyCookies, r.Header["Cookie"])
-	if c.partition != nil {
-		dst = rfc9111.AppendKey(dst, c.partition(r))
-	}
-	return dst
 }
 
 // resource is what is stored under one key: the variants that Vary tells
@@ -620,7 +561,7 @@ func (x *exchange) statusWithKey() string {
 		s = rfc9111.Status{Hit: true, Timed: true, TTL: c.ttl}
 	}
 	target := x.rest
-	if query := x.svc.policy.caching.keyQuery(x.query); query != "" {
+	if query := x.svc.policy.caching.rules.Key.Query(x.query); query != "" {
 		target += "?" + query
 	}
 	s.Key = target
@@ -772,7 +713,7 @@ func (v *visit) unmet() need {
 // the service does not receive: its answer would be stored for those from whom it
 // does.
 func (x *exchange) misleads() bool {
-	return x.svc.policy.caching.shaped() && x.svc.handler == nil && forward.Withholds(x.r.Header)
+	return x.svc.policy.caching.rules.Key.Extends() && x.svc.handler == nil && forward.Withholds(x.r.Header)
 }
 
 // miss counts, once, a request that what is stored does not answer.
@@ -1086,7 +1027,7 @@ func (v *visit) validated(f *fetch) *Error {
 // not.
 func (v *visit) enter(ex *rfc9111.Exchange, tooLarge, trailer bool) bool {
 	x := v.x
-	verdict := rfc9111.Storable(ex, x.svc.policy.caching.rules)
+	verdict := rfc9111.Storable(ex, &x.svc.policy.caching.rules)
 	switch {
 	case verdict != rfc9111.VerdictStore:
 		x.cache.detail = string(verdict)
@@ -1259,7 +1200,7 @@ func (e *entry) freshened(ex *rfc9111.Exchange, svc *service) (*entry, rfc9111.V
 	newer := *ex
 	newer.Method, newer.Status, newer.Framed = http.MethodGet, e.status, true
 	newer.Response = rfc9111.Update(e.head.Header(), ex.Response)
-	verdict := rfc9111.Storable(&newer, svc.policy.caching.rules)
+	verdict := rfc9111.Storable(&newer, &svc.policy.caching.rules)
 	return newEntry(&newer, svc).with(e.body), verdict
 }
 
@@ -1286,7 +1227,7 @@ func (c *Cache) commit(key []byte, since store.Since, share store.Scope, e, inst
 func newEntry(ex *rfc9111.Exchange, svc *service) *entry {
 	caching, head := &svc.policy.caching, ex.Response
 	e := &entry{
-		status: ex.Status, received: ex.ResponseTime, terms: rfc9111.TermsOf(ex, caching.rules), maxStale: caching.maxStale,
+		status: ex.Status, received: ex.ResponseTime, terms: rfc9111.TermsOf(ex, &caching.rules), maxStale: caching.maxStale,
 		aged: strings.Clone(head.Get("Age")), refers: svc.locator != nil && (head["Location"] != nil || head["Content-Location"] != nil), untyped: head["Content-Type"] == nil,
 	}
 	vary, _ := rfc9111.ParseVary(head)
@@ -1821,7 +1762,7 @@ func (v *visit) fetchPart() *Error {
 	a := f.answer
 	ex := v.received(f)
 	got, ok := rfc9111.ParsePart(a.status, a.head, ex.ResponseTime)
-	if !ok || a.length != got.Len() || a.length > v.by.maxObject || rfc9111.Storable(&ex, v.x.svc.policy.caching.rules) != rfc9111.VerdictPartial ||
+	if !ok || a.length != got.Len() || a.length > v.by.maxObject || rfc9111.Storable(&ex, &v.x.svc.policy.caching.rules) != rfc9111.VerdictPartial ||
 		!v.by.store.Admit(v.x.svc.share, v.key) || !v.by.store.ReserveFor(v.x.svc.share, a.length) {
 		if a.status == http.StatusPartialContent {
 			v.x.cache.detail = "range"
@@ -1921,7 +1862,7 @@ func (v *visit) completed(f *fetch) *Error {
 		f.close(fe)
 		return v.unanswered(fe)
 	}
-	verdict := rfc9111.Storable(&ex, x.svc.policy.caching.rules)
+	verdict := rfc9111.Storable(&ex, &x.svc.policy.caching.rules)
 	e := newEntry(&ex, v.x.svc).combined(v.stored, &got, content, v.by.maxObject)
 	f.close(nil)
 	if e.part != nil { // it has not given all that was missing
@@ -1998,7 +1939,7 @@ func (v *visit) passBy() *Error {
 		ex := v.received(f)
 		target := f.out.url(x.svc.target)
 		ex.Target = &target
-		if rfc9111.Storable(&ex, x.svc.policy.caching.rules) == rfc9111.VerdictStore && a.length <= v.by.maxObject && v.by.fills.Enter() {
+		if rfc9111.Storable(&ex, &x.svc.policy.caching.rules) == rfc9111.VerdictStore && a.length <= v.by.maxObject && v.by.fills.Enter() {
 			x.invalidate(a)
 			v.key = x.cacheKey(nil)
 			v.since = v.by.store.Begin(v.key)
@@ -2020,12 +1961,11 @@ func (x *exchange) invalidate(a *attempt) {
 // changed removes what the answer to an unsafe request has made untrue (RFC 9111
 // §4.4, RFC 9875 §3): what of the service lies below base at the target's origin.
 func (x *exchange) changed(target *url.URL, base string, status int, head http.Header) {
-	c, own := x.svc.policy.cache, x.cacheKey(nil)
-	c.invalidate(own)
-	here := siteOf(string(own))
+	c, here := x.svc.policy.cache, x.keyOf("", "")
+	c.invalidate(x.cacheKey(nil))
 	x.renamed(target, base, status, head)
-	if public, err := url.Parse(here.proto + "://" + here.host + here.prefix + x.rest); err == nil { // as the upstream is told that the client named it
-		x.renamed(public, here.prefix, status, head)
+	if public, err := url.Parse(here.Proto + "://" + here.Host + here.Prefix + x.rest); err == nil { // as the upstream is told that the client named it
+		x.renamed(public, here.Prefix, status, head)
 	}
 	switch groups, ok := rfc9111.InvalidatedGroups(x.r.Method, head); {
 	case !ok:
@@ -2039,21 +1979,18 @@ func (x *exchange) changed(target *url.URL, base string, status int, head http.H
 func (x *exchange) renamed(target *url.URL, base string, status int, head http.Header) {
 	for _, u := range rfc9111.Invalidated(x.r.Method, status, target, head)[1:] {
 		if rest, ok := strings.CutPrefix(u.EscapedPath(), base); ok && strings.HasPrefix(rest, "/") {
-			if u.ForceQuery {
-				rest += "?"
-			}
-			x.svc.policy.cache.invalidate(x.appendKey(nil, rest, u.RawQuery))
+			x.svc.policy.cache.invalidate(x.appendKey(nil, rfc9111.KeyTarget(rest, u.ForceQuery), u.RawQuery))
 		}
 	}
 }
 
 // owns reports whether a key is of the service and of that origin (RFC 9875 §2.1).
-func (s *service) owns(key string, origin *site) bool {
-	if splitKey(key).scope != s.up.name {
+func (s *service) owns(key string, origin *rfc9111.Key) bool {
+	if rfc9111.KeyScope(key) != s.up.name {
 		return false
 	}
-	other := siteOf(key)
-	return other.proto == origin.proto && strings.EqualFold(other.host, origin.host)
+	k := rfc9111.ParseKey(key)
+	return k.SameOrigin(origin)
 }
 
 func (c *Cache) invalidate(key []byte) {

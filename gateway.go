@@ -1645,7 +1645,7 @@ func (x *exchange) explainCache(e *Explanation, c *Cache) {
 		x.explainFetch(e, nil)
 		return
 	}
-	out.Key, out.KeyParts = shownKey(v.key), x.svc.policy.caching.keyParts()
+	out.Key, out.KeyParts = shownKey(v.key), keyParts(&x.svc.policy.caching.rules.Key)
 	use := rfc9111.MustValidate
 	if res, ok := c.store.Peek(v.key); ok {
 		use = v.weigh(res)
@@ -1735,25 +1735,25 @@ func (x *exchange) unstored() string {
 	if x.r.Method == http.MethodHead {
 		ex.Method = x.r.Method
 	}
-	return string(rfc9111.Storable(&ex, x.svc.policy.caching.rules))
+	return string(rfc9111.Storable(&ex, &x.svc.policy.caching.rules))
 }
 
 // shownKey is a key as the URL that it stands for.
 func shownKey(key []byte) string {
-	k, at := splitKey(string(key)), siteOf(string(key))
-	return at.proto + "://" + forward.Printable(at.host+at.prefix+k.target, 1024) + shownQuery(k.query)
+	k := rfc9111.ParseKey(string(key))
+	return k.Proto + "://" + forward.Printable(k.Host+k.Prefix+k.Target, 1024) + shownQuery(k.Query)
 }
 
 // keyParts names what the operator has tell requests apart.
-func (c *caching) keyParts() []string {
+func keyParts(rules *rfc9111.KeyRules) []string {
 	parts := []string{}
-	for _, name := range c.rules.Keyed {
+	for _, name := range rules.Fields {
 		parts = append(parts, "field "+name)
 	}
-	for _, name := range c.keyCookies {
+	for _, name := range rules.Cookies {
 		parts = append(parts, "cookie "+name)
 	}
-	if c.partition != nil {
+	if rules.Partition != nil {
 		parts = append(parts, "WithCachePartition")
 	}
 	return parts
@@ -1768,7 +1768,7 @@ func (v *visit) explainStored() *ExplainedEntry {
 	t := &e.terms
 	out := &ExplainedEntry{
 		State: "stale", Code: e.status, Received: e.received, Age: v.age, TTL: t.Lifetime - v.age, Lifetime: t.Lifetime, Expired: v.found.expired,
-		Source: string(rfc9111.SourceOf(&rfc9111.Exchange{Response: e.head.Header()}, v.x.svc.policy.caching.rules)),
+		Source: string(rfc9111.SourceOf(&rfc9111.Exchange{Response: e.head.Header()}, &v.x.svc.policy.caching.rules)),
 		Bytes:  e.length, Partial: e.part != nil, Vary: append([]string{}, e.vary...), Validators: []string{},
 		StaleWhileRevalidate: max(t.StaleWhileRevalidate, 0), StaleIfError: v.standsIn(false),
 	}

@@ -239,7 +239,7 @@ func (p policy) inherit() policy {
 // upstream. Functions cannot be compared: they are told apart by chance, but by
 // who takes over from another policy of the same shape.
 func (p *policy) identity() string {
-	if p.caching.partition != nil || p.tokenSource != nil || p.transport != nil || len(p.rewrite) > 0 || len(p.modify) > 0 {
+	if p.caching.rules.Key.Partition != nil || p.tokenSource != nil || p.transport != nil || len(p.rewrite) > 0 || len(p.modify) > 0 {
 		return rand.Text()
 	}
 	return p.shape()
@@ -248,7 +248,7 @@ func (p *policy) identity() string {
 func (p *policy) shape() string {
 	h := sha256.New()
 	fmt.Fprint(h, p.preserveHost, p.caching.rules.Authorized, p.caching.rules.Cookies)
-	fmt.Fprint(h, p.caching.partition != nil, p.tokenSource != nil, p.transport != nil, len(p.rewrite), len(p.modify))
+	fmt.Fprint(h, p.caching.rules.Key.Partition != nil, p.tokenSource != nil, p.transport != nil, len(p.rewrite), len(p.modify))
 	for _, name := range slices.Sorted(maps.Keys(p.header)) {
 		fmt.Fprintf(h, "%q%q", name, p.header[name])
 	}
@@ -717,7 +717,7 @@ func WithIgnoredQuery(names ...string) CachingOption {
 		if slices.Contains(names, "") {
 			l.fault("", "a name is empty")
 		}
-		c.ignoredQuery = slices.Concat(c.ignoredQuery, names)
+		c.rules.Key.IgnoredQuery = slices.Concat(c.rules.Key.IgnoredQuery, names)
 	})
 }
 
@@ -725,7 +725,7 @@ func WithIgnoredQuery(names ...string) CachingOption {
 // their order alone; those of one name keep theirs. Default: the query counts
 // byte for byte.
 func WithSortedQuery() CachingOption {
-	return cachingOf("WithSortedQuery", func(c *caching, _ *list) { c.sortedQuery = true })
+	return cachingOf("WithSortedQuery", func(c *caching, _ *list) { c.rules.Key.SortedQuery = true })
 }
 
 // WithCacheKeyHeaders names request fields that tell responses apart although
@@ -733,7 +733,7 @@ func WithSortedQuery() CachingOption {
 // them otherwise, as X_Tenant, is not stored. Default: none.
 func WithCacheKeyHeaders(names ...string) CachingOption {
 	return cachingOf("WithCacheKeyHeaders", func(c *caching, l *list) {
-		c.rules.Keyed = slices.Concat(c.rules.Keyed, canonicalNames(names, l))
+		c.rules.Key.Fields = slices.Concat(c.rules.Key.Fields, canonicalNames(names, l))
 	})
 }
 
@@ -747,7 +747,7 @@ func WithCacheKeyCookies(names ...string) CachingOption {
 				l.fault(name, "is no name of a cookie")
 			}
 		}
-		c.keyCookies = slices.Concat(c.keyCookies, names)
+		c.rules.Key.Cookies = slices.Concat(c.rules.Key.Cookies, names)
 	})
 }
 
@@ -760,7 +760,7 @@ func WithCachePartition(f func(*http.Request) string) CachingOption {
 		if f == nil {
 			l.fault("", "the function is nil")
 		}
-		c.partition = f
+		c.rules.Key.Partition = f
 	})
 }
 

@@ -19,8 +19,8 @@ type Terms struct {
 }
 
 // TermsOf returns the terms of a response.
-func TermsOf(x *Exchange, c Config) Terms {
-	return termsOf(x, x.directives(c.Targeted), &c)
+func TermsOf(x *Exchange, c *Config) Terms {
+	return termsOf(x, x.directives(c.Targeted), c)
 }
 
 func termsOf(x *Exchange, cc *ResponseControl, c *Config) Terms {
@@ -61,7 +61,7 @@ const (
 )
 
 // SourceOf returns what the lifetime in TermsOf is from.
-func SourceOf(x *Exchange, c Config) Source { return sourceOf(x, x.directives(c.Targeted)) }
+func SourceOf(x *Exchange, c *Config) Source { return sourceOf(x, x.directives(c.Targeted)) }
 
 func sourceOf(x *Exchange, cc *ResponseControl) Source {
 	switch {

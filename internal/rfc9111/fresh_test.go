@@ -42,7 +42,7 @@ func TestFreshnessLifetime(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			got := TermsOf(&Exchange{Response: row.h, RequestTime: today, ResponseTime: today}, Config{})
+			got := TermsOf(&Exchange{Response: row.h, RequestTime: today, ResponseTime: today}, &Config{})
 			assert.Equal(t, row.want, got.Lifetime)
 		})
 	}
@@ -77,7 +77,7 @@ func TestInitialAge(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			got := TermsOf(&Exchange{Response: row.h, RequestTime: today.Add(-row.delay), ResponseTime: today}, Config{})
+			got := TermsOf(&Exchange{Response: row.h, RequestTime: today.Add(-row.delay), ResponseTime: today}, &Config{})
 			assert.Equal(t, row.want, got.Age)
 		})
 	}
@@ -155,7 +155,7 @@ func TestHeuristicLifetime(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			got := TermsOf(&Exchange{Status: row.status, Response: row.h, RequestTime: today, ResponseTime: today}, row.config)
+			got := TermsOf(&Exchange{Status: row.status, Response: row.h, RequestTime: today, ResponseTime: today}, &row.config)
 			assert.Equal(t, row.want, got.Lifetime)
 			if row.want > 0 {
 				assert.True(t, got.Heuristic)
@@ -192,7 +192,7 @@ func TestTerms(t *testing.T) {
 	} {
 		want := plain
 		row.want(&want)
-		assert.Equal(t, want, TermsOf(&Exchange{Status: 200, Response: row.h, RequestTime: today, ResponseTime: today}, row.config), row.name)
+		assert.Equal(t, want, TermsOf(&Exchange{Status: 200, Response: row.h, RequestTime: today, ResponseTime: today}, &row.config), row.name)
 	}
 }
 
@@ -206,7 +206,7 @@ func FuzzTerms(f *testing.F) {
 			Status:      200,
 			Response:    http.Header{"Cache-Control": {cacheControl}, "Date": {date}, "Expires": {expires}, "Age": {age}, "Last-Modified": {expires}},
 			RequestTime: today.Add(-time.Duration(delay)), ResponseTime: today,
-		}, Config{MaxHeuristic: time.Duration(delay), DefaultTTL: time.Duration(delay), StaleIfError: time.Duration(delay)})
+		}, &Config{MaxHeuristic: time.Duration(delay), DefaultTTL: time.Duration(delay), StaleIfError: time.Duration(delay)})
 		for _, d := range []time.Duration{terms.Lifetime, terms.Age, CurrentAge(terms.Age, today, today.Add(time.Duration(delay)))} {
 			require.GreaterOrEqual(t, d, time.Duration(0))
 			require.LessOrEqual(t, d, MaxDelta)

@@ -120,7 +120,7 @@ func BenchmarkStorable(b *testing.B) {
 			h := newHit(row.request, row.vary)
 			b.ReportAllocs()
 			for b.Loop() {
-				Storable(h.x, Config{})
+				Storable(h.x, &Config{})
 			}
 		})
 	}

@@ -1,8 +1,10 @@
 package rfc9111
 
 import (
+	"net/http"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -54,6 +56,92 @@ func TestKeysDiffer(t *testing.T) {
 func TestAppendKeyAppends(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, "before"+keyTuple{"a", "h", "/x"}.key(), string(AppendKey([]byte("before"), "a", "h", "/x")))
+}
+
+func TestParseKeyReadsWhatAppendWrote(t *testing.T) {
+	t.Parallel()
+	for _, k := range []Key{
+		{},
+		{"scope", "/target?", "query", "upstream", "https", "host", "asked", "/prefix"},
+		{Target: "/\x04", Host: "\x00"},
+	} {
+		key := string(k.Append(nil))
+		assert.Equal(t, k, ParseKey(key))
+		assert.Equal(t, k, ParseKey(key+"and what KeyRules append"))
+		assert.Equal(t, k.Scope, KeyScope(key))
+	}
+	assert.Equal(t, Key{}, ParseKey(""))
+	assert.Equal(t, Key{Scope: "a"}, ParseKey("\x01a\xff"), "no key")
+}
+
+func TestKeysOfOneOrigin(t *testing.T) { // RFC 9110 §4.3.1
+	t.Parallel()
+	k := Key{Scope: "a", Proto: "https", Host: "h.test", Prefix: "/p"}
+	for _, row := range []struct {
+		other Key
+		want  bool
+	}{
+		{Key{Proto: "https", Host: "h.test"}, true},
+		{Key{Proto: "https", Host: "H.TEST"}, true},
+		{Key{Proto: "http", Host: "h.test"}, false},
+		{Key{Proto: "https", Host: "h2.test"}, false},
+		{Key{Proto: "https", Host: "h.test:8443"}, false},
+	} {
+		assert.Equal(t, row.want, k.SameOrigin(&row.other), row.other)
+	}
+}
+
+func TestParseTarget(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ uri, target, query string }{
+		{"/42?full=1", "/42", "full=1"},
+		{"/42?", "/42?", ""},
+		{"/42", "/42", ""},
+		{"/a%2Fb", "/a%2Fb", ""},
+		{"//host/a", "//host/a", ""},
+		{"http://host", "/", ""},
+		{"no path", "no path", ""},
+		{"", "", ""},
+	} {
+		target, query := ParseTarget(row.uri)
+		assert.Equal(t, row.target, target, row.uri)
+		assert.Equal(t, row.query, query, row.uri)
+	}
+}
+
+func TestKeyRulesOfAQuery(t *testing.T) {
+	t.Parallel()
+	none, sorted, ignoring := KeyRules{}, KeyRules{SortedQuery: true}, KeyRules{IgnoredQuery: []string{"utm"}}
+	for _, row := range []struct {
+		rules *KeyRules
+		want  string
+		rule  bool
+	}{{&none, "b=1&utm=2&a=3", false}, {&sorted, "a=3&b=1&utm=2", true}, {&ignoring, "b=1&a=3", true}} {
+		assert.Equal(t, row.want, row.rules.Query("b=1&utm=2&a=3"))
+		assert.Equal(t, row.rule, row.rules.RulesQuery())
+		for _, other := range []*KeyRules{&none, &sorted, &ignoring} {
+			assert.Equal(t, row.rules == other, row.rules.SameQuery(other))
+		}
+	}
+}
+
+func TestKeyRulesExtendAKey(t *testing.T) {
+	t.Parallel()
+	request := func(h http.Header) *http.Request { return &http.Request{Header: h} }
+	de, en := request(http.Header{"X-Tenant": {"de"}, "Cookie": {"t=de"}}), request(http.Header{"X-Tenant": {"en"}, "Cookie": {"t=en"}})
+	other := request(http.Header{"X-Tenant": {"de"}, "Cookie": {"t=de; u=1"}, "Accept": {"a/b"}})
+	for _, rules := range []KeyRules{
+		{Fields: []string{"X-Tenant"}}, {Cookies: []string{"t"}}, {Partition: func(r *http.Request) string { return r.Header.Get("X-Tenant") }},
+	} {
+		assert.True(t, rules.Extends())
+		key := rules.Append([]byte("key"), de)
+		assert.Equal(t, "key", string(key[:3]))
+		assert.NotEqual(t, key, rules.Append([]byte("key"), en))
+		assert.Equal(t, key, rules.Append([]byte("key"), other))
+	}
+	none := KeyRules{IgnoredQuery: []string{"a"}, SortedQuery: true}
+	assert.False(t, none.Extends())
+	assert.Equal(t, "key", string(none.Append([]byte("key"), de)))
 }
 
 func TestAppendCookies(t *testing.T) {

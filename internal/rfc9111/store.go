@@ -46,8 +46,8 @@ type Config struct {
 	KeepStale  bool     // what is stale at once is stored, too, if it can be validated or may be served stale
 	MaxVary    int      // a response that varies by more fields is not stored; 0: 16, which is also the most
 	Targeted   []string // the targeted fields that this cache goes by, canonical, the most applicable first (RFC 9213 §2.2)
-	Keyed      []string // the request fields that keys hold, beside those of Vary
 	Unheeded   bool     // Cache-Control of requests means nothing
+	Key        KeyRules
 
 	// A response that states no lifetime, but may be stored without (RFC 9111 §4.2.2), has the tenth of its age since Last-Modified, at most
 	// MaxHeuristic; 0: none. One that has no Last-Modified, or none that counts, has DefaultTTL, unless it is an error. The errors 404, 405, 410,
@@ -87,12 +87,12 @@ const (
 )
 
 // Storable returns "" when the response may be stored and later be served to any client (RFC 9111 §3), else why not.
-func Storable(x *Exchange, c Config) Verdict {
+func Storable(x *Exchange, c *Config) Verdict {
 	cc := x.directives(c.Targeted)
 	if v := understood(x, cc); v != VerdictStore {
 		return v
 	}
-	if v := permitted(x, cc, &c); v != VerdictStore {
+	if v := permitted(x, cc, c); v != VerdictStore {
 		return v
 	}
 	if v := whole(x); v != VerdictStore {
@@ -104,7 +104,7 @@ func Storable(x *Exchange, c Config) Verdict {
 	if !selectable(x, c) {
 		return VerdictVary
 	}
-	if v := useful(x, cc, &c); v != VerdictStore {
+	if v := useful(x, cc, c); v != VerdictStore {
 		return v
 	}
 	if x.Status == http.StatusPartialContent {
@@ -195,7 +195,7 @@ func permitted(x *Exchange, cc *ResponseControl, c *Config) Verdict {
 }
 
 // impersonal judges whether the response may be for more than the client that asked.
-func impersonal(x *Exchange, cc *ResponseControl, c Config) Verdict {
+func impersonal(x *Exchange, cc *ResponseControl, c *Config) Verdict {
 	authorized := x.Injected || x.asked("Authorization")
 	switch {
 	case authorized && !c.Authorized && !cc.shared() && !cc.MustRevalidate: // RFC 9111 §3.5
@@ -245,7 +245,7 @@ func dated(x *Exchange) bool {
 // selectable judges whether a later request can be told to select this response or not (RFC 9111 §4.1). It cannot where the upstream chose by
 // a value that it had not from the client, or without one that the client had kept from it: other requests will not show it. Nor where the request
 // has the field spelt otherwise, which many upstreams read as the same.
-func selectable(x *Exchange, c Config) bool {
+func selectable(x *Exchange, c *Config) bool {
 	names, ok := ParseVary(x.Response)
 	if !ok || c.MaxVary > 0 && len(names) > c.MaxVary {
 		return false
@@ -258,7 +258,7 @@ func selectable(x *Exchange, c Config) bool {
 			return false
 		}
 	}
-	return !x.misspelt(names) && !x.misspelt(c.Keyed)
+	return !x.misspelt(names) && !x.misspelt(c.Key.Fields)
 }
 
 // misspelt reports whether the upstream received a field that it may have taken for one of these names, and that is not. CGI and its heirs know neither

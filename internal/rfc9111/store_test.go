@@ -209,8 +209,8 @@ var storableTable = []struct {
 	{name: "§4.1 Vary by what did not get through under such a name", do: []func(*Exchange){asks("X_Lang", "de"), sends("X-Other", "v"), answers("Vary", "X-Lang")}},
 	{name: "§4.1 Vary by something else than came under such a name", do: []func(*Exchange){asks("X_Lang", "de"), answers("Vary", "X-Lang-2, Lang")}},
 	{name: "§4.1 Vary by a name that is spelt like that", do: []func(*Exchange){asks("X_lang", "de"), answers("Vary", "X_Lang")}},
-	{name: "§2 a name that CGI takes for one in the key", do: []func(*Exchange){asks("X_Tenant", "t2")}, allow: Config{Keyed: []string{"X-Tenant"}}, want: VerdictVary},
-	{name: "§2 a name in the key", do: []func(*Exchange){asks("X-Tenant", "t2")}, allow: Config{Keyed: []string{"X-Tenant"}}},
+	{name: "§2 a name that CGI takes for one in the key", do: []func(*Exchange){asks("X_Tenant", "t2")}, allow: Config{Key: KeyRules{Fields: []string{"X-Tenant"}}}, want: VerdictVary},
+	{name: "§2 a name in the key", do: []func(*Exchange){asks("X-Tenant", "t2")}, allow: Config{Key: KeyRules{Fields: []string{"X-Tenant"}}}},
 	{name: "§4.1 Vary by our credentials", do: []func(*Exchange){sends("Authorization", "Bearer x"), says("public, max-age=60"), answers("Vary", "Authorization")}, want: VerdictVary},
 	{name: "§4.1 Vary by the one identity of all", do: []func(*Exchange){sends("Authorization", "Bearer x"), answers("Vary", "Authorization")}, allow: Config{Authorized: true}},
 
@@ -258,15 +258,15 @@ func TestStorable(t *testing.T) {
 			for _, f := range row.do {
 				f(x)
 			}
-			assert.Equal(t, row.want, Storable(x, row.allow))
+			assert.Equal(t, row.want, Storable(x, &row.allow))
 		})
 	}
 }
 
 func TestStorableJudgesEmptyMessages(t *testing.T) {
 	t.Parallel()
-	assert.Equal(t, VerdictMethod, Storable(&Exchange{}, Config{}))
-	assert.Equal(t, VerdictNoFreshness, Storable(&Exchange{Method: http.MethodGet, Status: 200, Framed: true}, Config{}))
+	assert.Equal(t, VerdictMethod, Storable(&Exchange{}, &Config{}))
+	assert.Equal(t, VerdictNoFreshness, Storable(&Exchange{Method: http.MethodGet, Status: 200, Framed: true}, &Config{}))
 }
 
 func TestVerdictsAreTokens(t *testing.T) { // RFC 9211 §2.8 with RFC 9651 §3.3.4
@@ -290,13 +290,13 @@ func FuzzStorable(f *testing.F) {
 		x.Response["Cache-Control"] = append(strings.Split(cacheControl, "\n"), "private")
 		x.Request[http.CanonicalHeaderKey(asked)] = []string{value}
 		before := []http.Header{x.Request.Clone(), x.Response.Clone()}
-		require.NotEqual(t, VerdictStore, Storable(x, Config{Authorized: true, Cookies: true}))
+		require.NotEqual(t, VerdictStore, Storable(x, &Config{Authorized: true, Cookies: true}))
 		after := []http.Header{x.Request, x.Response}
 		require.Equal(t, before, after)
 		x.Response["Cache-Control"] = slices.DeleteFunc(x.Response["Cache-Control"], func(s string) bool { return s == "private" })
 		x.parsed = false
-		if Storable(x, Config{}) == VerdictStore {
-			terms := TermsOf(x, Config{})
+		if Storable(x, &Config{}) == VerdictStore {
+			terms := TermsOf(x, &Config{})
 			require.Equal(t, Fresh, terms.Use(noRequest, terms.Age))
 			require.NotContains(t, x.Response, "Set-Cookie")
 		}
