@@ -48,7 +48,8 @@ func KeyScope(key string) string {
 
 // SameOrigin reports whether both requests came in at one origin (RFC 9110 §4.3.1).
 func (k *Key) SameOrigin(other *Key) bool {
-	return k.Proto == other.Proto && strings.EqualFold(k.Host, other.Host)
+	return k.Proto == other.Proto && (strings.EqualFold(k.Host, other.Host) || // also where a request of HTTP/1.0 had none
+		sameOrigin(&url.URL{Scheme: k.Proto, Host: k.Host}, &url.URL{Scheme: other.Proto, Host: other.Host}))
 }
 
 // KeyTarget returns an escaped path as a key has it: one with a query that is empty, but there, is another's, and no path has a question mark.

@@ -83,12 +83,16 @@ func TestKeysOfOneOrigin(t *testing.T) { // RFC 9110 §4.3.1
 	}{
 		{Key{Proto: "https", Host: "h.test"}, true},
 		{Key{Proto: "https", Host: "H.TEST"}, true},
+		{Key{Proto: "https", Host: "h.test:443"}, true},
+		{Key{Proto: "https", Host: "h.test:80"}, false},
 		{Key{Proto: "http", Host: "h.test"}, false},
 		{Key{Proto: "https", Host: "h2.test"}, false},
 		{Key{Proto: "https", Host: "h.test:8443"}, false},
 	} {
 		assert.Equal(t, row.want, k.SameOrigin(&row.other), row.other)
 	}
+	assert.True(t, (&Key{Proto: "http"}).SameOrigin(&Key{Proto: "http"}))
+	assert.False(t, k.SameOrigin(&Key{Proto: "https"}))
 }
 
 func TestParseTarget(t *testing.T) {
