@@ -55,8 +55,7 @@ type Cache struct {
 	stale     counter // of the hits, and of what stood in
 	results   [len(cacheResults)]counter
 	refreshes counter
-	status    statusLines
-	clocks    clocks
+	lines     rfc9111.Lines
 	watched   *telemetry.Watch
 }
 
@@ -106,7 +105,7 @@ func NewCache(opts ...CacheOption) (*Cache, error) {
 		return nil, err
 	}
 	cache := &Cache{
-		store: store.New[*resource](c.maxBytes), calls: flight.NewGroup[*answer](), maxObject: c.maxObjectBytes,
+		store: store.New[*resource](c.maxBytes), calls: flight.NewGroup[*answer](), lines: rfc9111.Lines{Cache: cacheName}, maxObject: c.maxObjectBytes,
 		tasks: work.NewTasks(core.panicked), core: core, policy: c.handlers.policy, scopes: make(map[string]store.Scope), queries: make(map[string][]*rfc9111.KeyRules), users: make(map[string]int),
 	}
 	cache.behind = work.NewQueue(work.QueueConfig{
@@ -377,7 +376,7 @@ func (r *resource) item(share store.Scope) store.Item[*resource] {
 	return item
 }
 
-// entry is one stored response. It is immutable but for its clock.
+// entry is one stored response. It is immutable but for its hit.
 type entry struct {
 	status     int
 	head       packed.Header
@@ -393,11 +392,11 @@ type entry struct {
 	validators rfc9111.Validators
 	terms      rfc9111.Terms
 	received   time.Time
-	maxStale   time.Duration // the most that it is kept for, once stale
-	aged       string        // the Age that it came with; empty: none
-	refers     bool          // has Location or Content-Location, which may have to be rewritten
-	untyped    bool          // has no Content-Type
-	clock      atomic.Pointer[clock]
+	maxStale   time.Duration               // the most that it is kept for, once stale
+	aged       string                      // the Age that it came with; empty: none
+	refers     bool                        // has Location or Content-Location, which may have to be rewritten
+	untyped    bool                        // has no Content-Type
+	hit        atomic.Pointer[rfc9111.Hit] // of the last second that it was one in
 }
 
 // part says which bytes of a representation a body holds, one run after the
@@ -434,7 +433,7 @@ func (e *entry) expire(now time.Time) *entry {
 	return old
 }
 
-// copied returns the entry without its clock.
+// copied returns the entry without its hit.
 func (e *entry) copied() *entry {
 	c := &entry{
 		status: e.status, head: e.head, part: e.part, length: e.length, size: e.size, vary: e.vary, variant: e.variant,
@@ -452,38 +451,15 @@ func (e *entry) setBody(chunks [][]byte) {
 	}
 }
 
-// clock holds the fields of a hit that change with each second.
-type clock struct {
-	age    int64
-	ttl    time.Duration
-	header string // Age
-	status string // Cache-Status
-}
-
 // at returns the fields for an age, made once for each second.
-func (e *entry) at(age time.Duration, others *clocks) *clock {
+func (e *entry) at(age time.Duration, of *rfc9111.Lines) *rfc9111.Hit {
 	seconds := int64(age / time.Second)
-	if c := e.clock.Load(); c != nil && c.age == seconds {
-		return c
+	if h := e.hit.Load(); h != nil && h.Is(seconds) {
+		return h
 	}
-	c := others.at(seconds, e.terms.Lifetime-time.Duration(seconds)*time.Second)
-	e.clock.Store(c)
-	return c
-}
-
-// clocks are those made last. Entries of one age and lifetime share one: there are
-// fewer to be made, and a hit finds it where others have just been.
-type clocks [256]atomic.Pointer[clock]
-
-func (cs *clocks) at(age int64, ttl time.Duration) *clock {
-	place := &cs[uint64(age+31*int64(ttl/time.Second))%uint64(len(cs))]
-	if c := place.Load(); c != nil && c.age == age && c.ttl == ttl {
-		return c
-	}
-	status := rfc9111.Status{Hit: true, Timed: true, TTL: ttl}
-	c := &clock{age: age, ttl: ttl, header: strconv.FormatInt(age, 10), status: string(rfc9111.AppendStatus(nil, cacheName, &status))}
-	place.Store(c)
-	return c
+	h := of.Hit(seconds, e.terms.Lifetime)
+	e.hit.Store(h)
+	return h
 }
 
 // cacheName is this cache in Cache-Status (RFC 9211 §2).
@@ -491,27 +467,17 @@ const cacheName = "gateway"
 
 // cacheOutcome is what the cache did with a request, in the words of RFC 9211.
 type cacheOutcome struct {
-	by    *Cache // nil: none was asked
-	clock *clock // of a hit; nil: it went upstream
-	missed
-}
-
-// missed is why a request went upstream, and what became of the answer. Its
-// values are from closed lists.
-type missed struct {
-	forward   rfc9111.Forward
-	status    int    // that the upstream answered; zero: nothing yet
-	detail    string // why the answer is not stored
-	stored    bool
-	collapsed bool // the answer is that to another request
+	by  *Cache       // nil: none was asked
+	hit *rfc9111.Hit // nil: it went upstream
+	rfc9111.Miss
 }
 
 // String names the outcome for telemetry: "hit", or why it went upstream.
 func (o *cacheOutcome) String() string {
-	if o.clock != nil {
+	if o.hit != nil {
 		return "hit"
 	}
-	return string(o.forward)
+	return string(o.Forward)
 }
 
 // cacheResults are all that String may say of a cache that was asked, the most
@@ -543,10 +509,10 @@ func (x *exchange) setCacheStatus(h http.Header, slot []string) {
 		return
 	case caching.showKey:
 		slot[0] = x.statusWithKey()
-	case x.cache.clock != nil:
-		slot[0] = x.cache.clock.status
+	case x.cache.hit != nil:
+		slot[0] = x.cache.hit.Status
 	default:
-		slot[0] = x.cache.by.status.line(x.cache.missed)
+		slot[0] = x.cache.by.lines.Miss(x.cache.Miss)
 	}
 	line := slot[:1:1]
 	if had := h["Cache-Status"]; len(had) > 0 { // of caches nearer to the origin (RFC 9211 §2)
@@ -556,52 +522,16 @@ func (x *exchange) setCacheStatus(h http.Header, slot []string) {
 }
 
 func (x *exchange) statusWithKey() string {
-	s := x.cache.words()
-	if c := x.cache.clock; c != nil {
-		s = rfc9111.Status{Hit: true, Timed: true, TTL: c.ttl}
+	s := rfc9111.Status{Miss: x.cache.Miss}
+	if hit := x.cache.hit; hit != nil {
+		s = rfc9111.Status{Hit: true, Timed: true, TTL: hit.TTL}
 	}
 	target := x.rest
 	if query := x.svc.policy.caching.rules.Key.Query(x.query); query != "" {
 		target += "?" + query
 	}
 	s.Key = target
-	return string(rfc9111.AppendStatus(nil, cacheName, &s))
-}
-
-func (m *missed) words() rfc9111.Status {
-	return rfc9111.Status{Forward: m.forward, ForwardStatus: m.status, Stored: m.stored, Collapsed: m.collapsed, Detail: m.detail}
-}
-
-// statusLines keeps the Cache-Status of each outcome that occurred. They are
-// few.
-type statusLines struct {
-	mu    sync.Mutex // of writers
-	known atomic.Pointer[map[missed]string]
-}
-
-// maxStatusLines bounds what an upstream brings about with its statuses.
-const maxStatusLines = 1024
-
-func (l *statusLines) line(m missed) string {
-	known := l.known.Load()
-	if known != nil {
-		if line := (*known)[m]; line != "" {
-			return line
-		}
-	}
-	words := m.words()
-	line := string(rfc9111.AppendStatus(nil, cacheName, &words))
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	next := map[missed]string{m: line}
-	if known := l.known.Load(); known != nil {
-		if len(*known) >= maxStatusLines {
-			return line
-		}
-		maps.Copy(next, *known)
-	}
-	l.known.Store(&next)
-	return line
+	return x.cache.by.lines.Status(&s)
 }
 
 // visit is a request's way through a cache.
@@ -655,7 +585,7 @@ func (x *exchange) throughCache(c *Cache) *Error {
 		return fault(ReasonNotCached, nil)
 	case needHead:
 		v.miss()
-		x.cache.detail = "method"
+		x.cache.Detail = "method"
 		return v.passHead()
 	case needPart:
 		v.miss()
@@ -672,7 +602,7 @@ func (v *visit) begin(x *exchange, c *Cache) bool {
 	if why == "" && x.misleads() {
 		why = rfc9111.BypassConnection
 	}
-	x.cache = cacheOutcome{by: c, missed: missed{forward: why.Forward(), detail: string(why)}}
+	x.cache = cacheOutcome{by: c, Miss: rfc9111.Miss{Forward: why.Forward(), Detail: string(why)}}
 	if why != "" {
 		return false
 	}
@@ -683,7 +613,7 @@ func (v *visit) begin(x *exchange, c *Cache) bool {
 // barred reports whether a request that passes the cache by must not: it asks for
 // what is stored, and for nothing else (RFC 9111 §5.2.1.7).
 func (v *visit) barred() bool {
-	return v.control.OnlyIfCached && v.x.cache.forward != rfc9111.ForwardMethod
+	return v.control.OnlyIfCached && v.x.cache.Forward != rfc9111.ForwardMethod
 }
 
 // need is what a request needs that what is stored does not answer.
@@ -736,7 +666,7 @@ func (x *exchange) cacheControl() rfc9111.RequestControl {
 // it is. One that is refreshed behind it is.
 func (v *visit) look() bool {
 	x := v.x
-	v.stored, v.found, x.cache.forward = nil, nil, rfc9111.ForwardURIMiss
+	v.stored, v.found, x.cache.Forward = nil, nil, rfc9111.ForwardURIMiss
 	res, ok := v.by.store.Get(v.key)
 	if !ok {
 		return false
@@ -755,22 +685,22 @@ func (v *visit) look() bool {
 // visit and why its request is forwarded, if it is.
 func (v *visit) weigh(res *resource) rfc9111.Use {
 	x := v.x
-	v.found, x.cache.forward = res, rfc9111.ForwardVaryMiss
+	v.found, x.cache.Forward = res, rfc9111.ForwardVaryMiss
 	e := res.find(x.r.Header)
 	if e == nil {
 		return rfc9111.MustValidate
 	}
 	v.stored, v.age = e, e.age(x.start)
 	if e.part != nil && !v.coveredBy(e) {
-		x.cache.forward = rfc9111.ForwardPartial
+		x.cache.Forward = rfc9111.ForwardPartial
 		return rfc9111.MustValidate
 	}
 	use, doubt := e.terms.Judge(v.control, v.age)
 	v.doubt = doubt
 	if use == rfc9111.MustValidate {
-		x.cache.forward = rfc9111.ForwardStale
+		x.cache.Forward = rfc9111.ForwardStale
 		if e.terms.Fresh(v.age) {
-			x.cache.forward = rfc9111.ForwardRequest
+			x.cache.Forward = rfc9111.ForwardRequest
 		}
 	}
 	return use
@@ -784,7 +714,7 @@ func (v *visit) hit() *Error {
 	if !v.stored.terms.Fresh(v.age) {
 		v.by.stale.Add(1)
 	}
-	v.x.cache.clock = v.stored.at(v.age, &v.by.clocks)
+	v.x.cache.hit = v.stored.at(v.age, &v.by.lines)
 	return v.x.answer(v.stored, v.age)
 }
 
@@ -859,14 +789,14 @@ func (e *entry) appendVariant(dst []byte, h http.Header) []byte {
 // join answers with what was fetched for another.
 func (v *visit) join(a *answer) *Error {
 	x := v.x
-	x.cache.collapsed = true
+	x.cache.Collapsed = true
 	if a.fill == nil {
 		x.span.Link(a.ref)
 		return x.answer(a.entry, asItCame)
 	}
 	reader, ok := a.fill.body.Reader()
 	if !ok { // it is too long to begin once more
-		x.cache.collapsed = false
+		x.cache.Collapsed = false
 		return v.lead(flight.Call[*answer]{})
 	}
 	defer reader.Close()
@@ -1030,13 +960,13 @@ func (v *visit) enter(ex *rfc9111.Exchange, tooLarge, trailer bool) bool {
 	verdict := rfc9111.Storable(ex, &x.svc.policy.caching.rules)
 	switch {
 	case verdict != rfc9111.VerdictStore:
-		x.cache.detail = string(verdict)
+		x.cache.Detail = string(verdict)
 	case tooLarge:
-		x.cache.detail = "too-large"
+		x.cache.Detail = "too-large"
 	case trailer:
-		x.cache.detail = "trailer"
+		x.cache.Detail = "trailer"
 	case !v.by.store.Admit(x.svc.share, v.key) && v.call.Quit():
-		x.cache.detail = "not-admitted"
+		x.cache.Detail = "not-admitted"
 	default:
 		return v.by.fills.Enter()
 	}
@@ -1055,7 +985,7 @@ func (v *visit) received(f *fetch) rfc9111.Exchange {
 // insteadOf serves what is stored in the place of the upstream's answer.
 func (v *visit) insteadOf(f *fetch) *Error {
 	a := f.answer
-	v.x.cache.status = a.status
+	v.x.cache.ForwardStatus = a.status
 	a.discard()
 	f.close(nil)
 	return v.unanswered(upstreamFault(a.status))
@@ -1098,7 +1028,7 @@ func (v *visit) unanswered(err *Error) *Error {
 		return err
 	}
 	v.by.stale.Add(1)
-	v.x.cache.forward, v.x.cache.detail = rfc9111.ForwardStale, "stale-if-error"
+	v.x.cache.Forward, v.x.cache.Detail = rfc9111.ForwardStale, "stale-if-error"
 	return v.x.answer(v.stored, v.age)
 }
 
@@ -1113,7 +1043,7 @@ func (v *visit) relayAlone(f *fetch) *Error {
 	x, a := v.x, f.answer
 	v.refuse(a.status)
 	if f.plain && v.clientHas(a) {
-		x.cache.status = a.status
+		x.cache.ForwardStatus = a.status
 		if a.whole() {
 			a.discard() // and its connection can be used again
 		}
@@ -1173,7 +1103,7 @@ func (v *visit) notModified(ex *rfc9111.Exchange, named []rfc9111.Validators) *E
 			old = v.stored
 		}
 	}
-	x.cache.status = http.StatusNotModified
+	x.cache.ForwardStatus = http.StatusNotModified
 	e, verdict := old.freshened(ex, v.x.svc)
 	return v.renewed(e, verdict)
 }
@@ -1183,7 +1113,7 @@ func (v *visit) notModified(ex *rfc9111.Exchange, named []rfc9111.Validators) *E
 func (v *visit) renewed(e *entry, verdict rfc9111.Verdict) *Error {
 	x := v.x
 	if verdict != rfc9111.VerdictStore {
-		x.cache.detail = string(verdict)
+		x.cache.Detail = string(verdict)
 		v.call.Refuse(x.start, hitForMiss)
 		v.by.store.Invalidate(v.key)
 		return x.answer(e, asItCame)
@@ -1206,8 +1136,8 @@ func (e *entry) freshened(ex *rfc9111.Exchange, svc *service) (*entry, rfc9111.V
 
 // stored notes whether an answer that may be stored has been.
 func (x *exchange) stored(kept bool) {
-	if x.cache.stored = kept; !kept {
-		x.cache.detail = "not-kept"
+	if x.cache.Stored = kept; !kept {
+		x.cache.Detail = "not-kept"
 	}
 }
 
@@ -1315,7 +1245,7 @@ func (v *visit) ownKey() []byte {
 // store sends the answer to all who wait for it, and stores it meanwhile.
 func (v *visit) store(f *fetch, e *entry) *Error {
 	x, a, key := v.x, f.answer, v.ownKey()
-	x.cache.stored = true
+	x.cache.Stored = true
 	cache := v.by.store
 	a.wire.OnSurplus(func() { cache.Invalidate(key) }) // as distrust does, with the key that there is
 	fl := &fill{cache: v.by, from: fetched{f}, key: key, since: v.since, entry: e, instead: v.stored, call: v.call, ref: v.ref, life: x.life, share: x.svc.share}
@@ -1346,7 +1276,7 @@ func (x *exchange) storeWhole(fl *fill, length int64) *Error {
 	body := make([]byte, length)
 	if err := readWhole(fl.from, body); err != nil {
 		fe := x.bodyFault(err)
-		x.cache.stored = false
+		x.cache.Stored = false
 		fl.from.end(fe)
 		fl.call.Fail(&answer{err: fe, ref: fl.ref})
 		return fe
@@ -1354,7 +1284,7 @@ func (x *exchange) storeWhole(fl *fill, length int64) *Error {
 	fl.from.end(nil)
 	e := fl.entry.with([][]byte{body})
 	if fl.from.surplus() {
-		x.cache.stored, x.cache.detail = false, "surplus"
+		x.cache.Stored, x.cache.Detail = false, "surplus"
 		fl.call.Refuse(x.start, 0)
 	} else {
 		x.stored(fl.commit(e))
@@ -1614,8 +1544,8 @@ func (x *exchange) writeStored(e *entry, age time.Duration, status int, keep fun
 	if lines[n] = x.ageOf(e, age); lines[n] != "" {
 		h["Age"] = lines[n : n+1 : n+1]
 	}
-	if x.cache.stored && status != e.status && x.cache.status == 0 {
-		x.cache.status = e.status // the client gets something else (RFC 9211 §2.3)
+	if x.cache.Stored && status != e.status && x.cache.ForwardStatus == 0 {
+		x.cache.ForwardStatus = e.status // the client gets something else (RFC 9211 §2.3)
 	}
 	x.setCacheStatus(h, lines[n+1:])
 	x.setServerTiming(h)
@@ -1643,7 +1573,7 @@ func (x *exchange) ageOf(e *entry, age time.Duration) string {
 	case x.svc.policy.caching.silent:
 		return ""
 	}
-	return e.at(age, &x.cache.by.clocks).header
+	return e.at(age, &x.cache.by.lines).Age
 }
 
 // writeBody writes a body that is all there.
@@ -1765,7 +1695,7 @@ func (v *visit) fetchPart() *Error {
 	if !ok || a.length != got.Len() || a.length > v.by.maxObject || rfc9111.Storable(&ex, &v.x.svc.policy.caching.rules) != rfc9111.VerdictPartial ||
 		!v.by.store.Admit(v.x.svc.share, v.key) || !v.by.store.ReserveFor(v.x.svc.share, a.length) {
 		if a.status == http.StatusPartialContent {
-			v.x.cache.detail = "range"
+			v.x.cache.Detail = "range"
 			return v.relayAlone(f)
 		}
 		return v.answered(f)
@@ -1777,7 +1707,7 @@ func (v *visit) fetchPart() *Error {
 // it.
 func (v *visit) relayPart(f *fetch, e *entry, got *rfc9111.Part) *Error {
 	a := f.answer
-	v.x.cache.stored = true
+	v.x.cache.Stored = true
 	v.distrust(a)
 	kept := &kept{attempt: a, content: make([]byte, 0, a.length)}
 	err := func() *Error {
@@ -1874,7 +1804,7 @@ func (v *visit) completed(f *fetch) *Error {
 	case verdict == rfc9111.VerdictPartial:
 		verdict = rfc9111.VerdictStore // now that it is whole
 	}
-	x.cache.status = a.status
+	x.cache.ForwardStatus = a.status
 	return v.renewed(e, verdict)
 }
 
@@ -1943,7 +1873,7 @@ func (v *visit) passBy() *Error {
 			x.invalidate(a)
 			v.key = x.cacheKey(nil)
 			v.since = v.by.store.Begin(v.key)
-			x.cache.detail = ""
+			x.cache.Detail = ""
 			return v.store(f, newEntry(&ex, x.svc))
 		}
 	}
@@ -2136,7 +2066,7 @@ type warmer struct {
 
 // ended is told of the exchange's end.
 func (w *warmer) ended(x *exchange) {
-	w.out.Status, w.out.Stored = x.status, x.cache.clock != nil || x.cache.stored
+	w.out.Status, w.out.Stored = x.status, x.cache.hit != nil || x.cache.Stored
 	if x.err != nil {
 		w.out.Err = x.err
 	}
@@ -2353,7 +2283,7 @@ func (w *recorder) judge(whole bool) {
 		w.drops = true // see finish
 		return
 	case rfc9111.Troubled(w.status) && w.standsIn(true):
-		w.drops, x.cache.status = true, w.status
+		w.drops, x.cache.ForwardStatus = true, w.status
 		return
 	case w.enter(&ex, length > w.by.maxObject || whole && length != int64(len(w.begun)), head["Trailer"] != nil):
 		w.keep(&ex, length, whole)
@@ -2398,7 +2328,7 @@ func (x *exchange) inboundURL() *url.URL {
 // keep stores the answer: at once if it is whole, else as it comes in.
 func (w *recorder) keep(ex *rfc9111.Exchange, length int64, whole bool) {
 	x := w.x
-	x.cache.stored, w.drops = true, true
+	x.cache.Stored, w.drops = true, true
 	key := w.ownKey()
 	fl := &fill{cache: w.by, key: key, since: w.since, entry: newEntry(ex, w.x.svc), instead: w.stored, call: w.call, life: x.life, share: x.svc.share}
 	if whole {

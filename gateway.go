@@ -1610,7 +1610,7 @@ func (x *exchange) explainFetch(e *Explanation, v *visit) {
 		e.Verdict, e.Why = VerdictSend, "nothing keeps it from the service"
 	case v != nil && v.standsInFor(err):
 		e.refuse(x, err)
-		x.cache.forward, x.cache.detail = rfc9111.ForwardStale, "stale-if-error"
+		x.cache.Forward, x.cache.Detail = rfc9111.ForwardStale, "stale-if-error"
 		e.Verdict, e.Status, e.Why = VerdictInstead, x.statusOf(v.stored), "what is stored stands in: "+e.Why
 	default:
 		e.refuse(x, err)
@@ -1630,14 +1630,14 @@ func (x *exchange) explainCache(e *Explanation, c *Cache) {
 		if x.svc.policy.caching.silent {
 			return
 		}
-		s := x.cache.words()
+		s := rfc9111.Status{Miss: x.cache.Miss}
 		if e.Verdict == VerdictFresh || e.Verdict == VerdictStale || e.Verdict == VerdictRefresh {
 			s = rfc9111.Status{Hit: true, Timed: true, TTL: v.stored.terms.Lifetime - v.age.Truncate(time.Second)}
 		}
-		out.Status = string(rfc9111.AppendStatus(nil, cacheName, &s))
+		out.Status = c.lines.Status(&s)
 	}()
 	if !ok {
-		out.Unusable, out.Unstored = "the request passes the cache by: "+x.cache.detail, x.cache.detail
+		out.Unusable, out.Unstored = "the request passes the cache by: "+x.cache.Detail, x.cache.Detail
 		if v.barred() {
 			e.refuse(x, fault(ReasonNotCached, nil))
 			return
@@ -1651,7 +1651,7 @@ func (x *exchange) explainCache(e *Explanation, c *Cache) {
 		use = v.weigh(res)
 		out.Variants, out.Stored = len(res.variants), v.explainStored()
 	} else {
-		x.cache.forward = rfc9111.ForwardURIMiss
+		x.cache.Forward = rfc9111.ForwardURIMiss
 	}
 	switch use {
 	case rfc9111.Fresh:
@@ -1682,7 +1682,7 @@ func (v *visit) explainMiss(e *Explanation) {
 		e.refuse(x, fault(ReasonNotCached, nil))
 		return
 	case needHead:
-		x.cache.detail = "method"
+		x.cache.Detail = "method"
 		x.explainFetch(e, v)
 		return
 	case needPart:
@@ -1694,7 +1694,7 @@ func (v *visit) explainMiss(e *Explanation) {
 		role = v.by.calls.Peek(v.key, x.start)
 	}
 	if role == flight.Follow {
-		e.Cache.Shared, e.Verdict, x.cache.collapsed = true, VerdictCollapse, true
+		e.Cache.Shared, e.Verdict, x.cache.Collapsed = true, VerdictCollapse, true
 		e.Why = "another request for the same is under way, whose answer may be one to this"
 		return
 	}
@@ -1714,7 +1714,7 @@ func (v *visit) explainMiss(e *Explanation) {
 
 // unusable says why nothing that is stored is the answer.
 func (v *visit) unusable() string {
-	switch v.x.cache.forward {
+	switch v.x.cache.Forward {
 	case rfc9111.ForwardURIMiss:
 		return "nothing is stored under the key"
 	case rfc9111.ForwardVaryMiss:

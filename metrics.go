@@ -762,7 +762,7 @@ func (x *exchange) record(aborted bool) {
 		s.failed.Add(1)
 	}
 	switch {
-	case x.cache.clock != nil:
+	case x.cache.hit != nil:
 		s.hits.Add(1)
 	case x.cache.by != nil:
 		s.misses.Add(1)

@@ -411,7 +411,7 @@ func cacheDetails(t *testing.T) (details []string) {
 				}
 			case *ast.AssignStmt:
 				for i, left := range n.Lhs {
-					if field, ok := left.(*ast.SelectorExpr); ok && field.Sel.Name == "detail" && len(n.Rhs) == len(n.Lhs) {
+					if field, ok := left.(*ast.SelectorExpr); ok && field.Sel.Name == "Detail" && len(n.Rhs) == len(n.Lhs) {
 						details = append(details, literal(n.Rhs[i]))
 					}
 				}

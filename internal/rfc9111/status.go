@@ -22,15 +22,20 @@ const (
 
 // Status is what a cache did with a request (RFC 9211 §2). The zero value says nothing.
 type Status struct {
-	Hit           bool    // the answer came from the store; not said beside Forward
-	Forward       Forward // why the request went forward
+	Hit   bool // the answer came from the store; not said beside Forward
+	Timed bool // TTL counts
+	TTL   time.Duration
+	Key   string // "" is not said
+	Miss
+}
+
+// Miss is what a cache says of a request that went forward, and of what became of the answer.
+type Miss struct {
+	Forward       Forward // why it went forward
 	ForwardStatus int     // what the next hop answered; 0 is not said, nor is anything without Forward
+	Detail        string  // "" is not said
 	Stored        bool    // the answer was stored; not said without Forward
 	Collapsed     bool    // the request was answered by the forward of another; not said without Forward
-	Timed         bool    // TTL counts
-	TTL           time.Duration
-	Key           string // "" is not said
-	Detail        string // "" is not said
 }
 
 // maxStatusText is how much of a text of others is shown.
