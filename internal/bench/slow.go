@@ -22,16 +22,26 @@ const (
 )
 
 // checkSlow has clients send and read a byte a second, and the upstream write
-// two, and looks at what that does to others and what it holds. -n: other than
-// 5000 such clients, and a tenth as many such streams; -t: other than 20 s.
+// two, and looks at what that does to others and what it holds. What the same
+// peers do to others from another gateway, with which those share nothing but
+// the machine, tells how much of it is the machine's. -n: other than 5000 such
+// clients, and a tenth as many such streams; -t: other than 20 s.
 func checkSlow(ctx context.Context, s settings) error {
-	r, err := newRig(ctx, candidateConfig{Kind: "gateway", Conns: 10_000}, originConfig{})
+	gatewayBefore := func() (*rig, error) {
+		return newRig(ctx, candidateConfig{Kind: "gateway", Conns: 10_000}, originConfig{})
+	}
+	r, err := gatewayBefore()
 	if err != nil {
 		return err
 	}
 	defer r.stop()
+	other, err := gatewayBefore()
+	if err != nil {
+		return err
+	}
+	defer other.stop()
 	n := s.count(5000)
-	c := slowConfig{Addr: r.addr, Heads: n / 2, Uploads: n / 4, Readers: n / 4, Streams: n / 10}
+	c := slowConfig{Heads: n / 2, Uploads: n / 4, Readers: n / 4, Streams: n / 10}
 	good := paceConfig{Addr: r.addr, Rate: goodRate, InFlight: 64, Duration: 2 * time.Second, Mix: []request{{Method: http.MethodGet, Path: "/api/bench/bytes/1024", WantSize: 1024}}}
 	if _, err := ask[paceResult](r.load, "pace", good); err != nil {
 		return err
@@ -41,44 +51,63 @@ func checkSlow(ctx context.Context, s settings) error {
 	if err != nil {
 		return err
 	}
-	before, err := r.calm()
+	elsewhere, err := other.beset(ctx, c, r.load, good)
 	if err != nil {
 		return err
 	}
+	beside, err := r.beset(ctx, c, r.load, good)
+	if err != nil {
+		return err
+	}
+	faults := []error{alone.flawless(), beside.good.flawless()}
+	for _, end := range beside.ends {
+		faults = append(faults, fmt.Errorf("a slow peer was turned away: %s", end))
+	}
+	p99 := beside.good.Good.P99
+	ratio := func(to time.Duration) float64 { return float64(p99) / float64(to) }
+	fmt.Printf("%s\n\n%d slow heads, %d slow uploads, %d slow readers, %d slow streams of the upstream\n", machine(), c.Heads, c.Uploads, c.Readers, c.Streams)
+	fmt.Printf("p99 of others at %d a second: %v, without slow peers %v: %.2f, may be %.2f\n", goodRate, p99, alone.Good.P99, ratio(alone.Good.P99), slowTail)
+	fmt.Printf("with the slow peers at another gateway on this machine %v: %.2f\n", elsewhere.good.Good.P99, ratio(elsewhere.good.Good.P99))
+	fmt.Printf("each slow peer takes %.1f KiB, may take %d; %.2f goroutines\n", beside.each.KiB, slowKiB, beside.each.Goroutines)
+	if !(ratio(alone.Good.P99) <= slowTail) {
+		faults = append(faults, fmt.Errorf("the p99 of others grows to %.2f of what it is alone, may to %.2f", ratio(alone.Good.P99), slowTail))
+	}
+	if beside.each.KiB > slowKiB {
+		faults = append(faults, fmt.Errorf("a slow peer takes %.1f KiB, may take %d", beside.each.KiB, slowKiB))
+	}
+	return errors.Join(faults...)
+}
+
+// beset is a time with slow peers.
+type beset struct {
+	good paceResult
+	each share // of a slow peer
+	ends []string
+}
+
+// beset has slow peers at r's candidate while load keeps its pace somewhere.
+func (r *rig) beset(ctx context.Context, c slowConfig, load *child, pace paceConfig) (b beset, err error) {
+	before, err := r.calm()
+	if err != nil {
+		return b, err
+	}
+	c.Addr = r.addr
 	if err = r.peers.tell("slow", c); err == nil {
 		err = r.stalled(ctx, int64(c.Readers+c.Streams))
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		b.good, err = ask[paceResult](load, "pace", pace)
 	}
-	beside, err := ask[paceResult](r.load, "pace", good)
 	if err != nil {
-		return err
+		return b, err
 	}
 	after, err := ask[usage](r.candidate, "settle", nothing{})
 	if err != nil {
-		return err
+		return b, err
 	}
-	ends, err := ask[[]string](r.peers, "stop", nothing{})
-	if err != nil {
-		return err
-	}
-	faults := []error{alone.flawless(), beside.flawless()}
-	for _, end := range ends {
-		faults = append(faults, fmt.Errorf("a slow peer was turned away: %s", end))
-	}
-	each := shareOf(before, after, c.Heads+c.Uploads+c.Readers+c.Streams)
-	ratio := float64(beside.Good.P99) / float64(alone.Good.P99)
-	fmt.Printf("%s\n\n%d slow heads, %d slow uploads, %d slow readers, %d slow streams of the upstream\n", machine(), c.Heads, c.Uploads, c.Readers, c.Streams)
-	fmt.Printf("p99 of others at %d a second: %v, without slow peers %v: %.2f, may be %.2f\n", goodRate, beside.Good.P99, alone.Good.P99, ratio, slowTail)
-	fmt.Printf("each slow peer takes %.1f KiB, may take %d; %.2f goroutines\n", each.KiB, slowKiB, each.Goroutines)
-	if !(ratio <= slowTail) {
-		faults = append(faults, fmt.Errorf("the p99 of others grows to %.2f of what it is alone, may to %.2f", ratio, slowTail))
-	}
-	if each.KiB > slowKiB {
-		faults = append(faults, fmt.Errorf("a slow peer takes %.1f KiB, may take %d", each.KiB, slowKiB))
-	}
-	return errors.Join(faults...)
+	b.each = shareOf(before, after, c.Heads+c.Uploads+c.Readers+c.Streams)
+	b.ends, err = ask[[]string](r.peers, "stop", nothing{})
+	return b, err
 }
 
 type slowConfig struct {
