@@ -86,7 +86,7 @@ func NewCache(opts ...CacheOption) (*Cache, error) {
 	c := cacheConfig{maxBytes: defaultCacheBytes, handlers: serviceConfig{policy: defaultPolicy()}}
 	for i, o := range opts {
 		if o == nil {
-			c.list.faultOf("NewCache", strconv.Itoa(i), "the option is nil")
+			c.list.faultOf("NewCache", "", nilOption(i))
 			continue
 		}
 		o.applyCache(&c)

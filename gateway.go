@@ -133,7 +133,7 @@ func readOptions(option string, opts []Option) *config {
 	c := &config{defaults: serviceConfig{policy: defaultPolicy()}}
 	for i, o := range opts {
 		if o == nil {
-			c.shared.list.faultOf(option, strconv.Itoa(i), "the option is nil")
+			c.shared.list.faultOf(option, "", nilOption(i))
 			continue
 		}
 		o.applyGateway(c)
@@ -141,6 +141,9 @@ func readOptions(option string, opts []Option) *config {
 	c.defaults.judge()
 	return c
 }
+
+// nilOption says which option of a list is none.
+func nilOption(i int) string { return fmt.Sprintf("opts[%d] is nil", i) }
 
 func (c *config) faults() []error { return slices.Concat(c.shared.list.faults, c.defaults.list.faults) }
 

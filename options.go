@@ -410,6 +410,29 @@ var contradictions = [...]struct{ one, other, reason string }{
 	{"WithMaxConnAge", "WithoutConnReuse", "the same list keeps connections"},
 }
 
+// judgeName judges the name of a field, a cookie or a method: RFC 9110 §5.1 and
+// §9.1 and RFC 6265 §4.1.1 have them all be tokens.
+func (l *list) judgeName(name, of string) {
+	switch {
+	case name == "":
+		l.fault("", "the name is empty")
+	case !forward.IsToken(name):
+		l.fault(name, "is no name of a "+of)
+	}
+}
+
+// judgeRange judges the first and the longest of times that grow.
+func (l *list) judgeRange(of string, first, longest time.Duration) {
+	if first <= 0 {
+		l.fault(first.String(), "the first "+of+" is not positive")
+	}
+	if longest <= 0 {
+		l.fault(longest.String(), "the longest "+of+" is not positive")
+	} else if longest < first {
+		l.fault(longest.String(), "the longest "+of+" is shorter than the first")
+	}
+}
+
 func (l *list) judge() {
 	for _, c := range contradictions {
 		if l.given[c.one] && l.given[c.other] {
@@ -525,8 +548,11 @@ func WithService(name, target string, opts ...ServiceOption) Option {
 // [slog.Default].
 func WithLogger(l *slog.Logger) SharedOption {
 	return sharedOption{"WithLogger", func(c *sharedConfig) {
-		if l == nil {
+		switch {
+		case l == nil:
 			c.list.fault("", "the logger is nil")
+		case l.Handler() == nil:
+			c.list.fault("", "the logger has no handler, and was not made by slog.New")
 		}
 		c.logger = l
 	}}
@@ -743,9 +769,7 @@ func WithCacheKeyHeaders(names ...string) CachingOption {
 func WithCacheKeyCookies(names ...string) CachingOption {
 	return cachingOf("WithCacheKeyCookies", func(c *caching, l *list) {
 		for _, name := range names {
-			if !forward.IsToken(name) {
-				l.fault(name, "is no name of a cookie")
-			}
+			l.judgeName(name, "cookie")
 		}
 		c.rules.Key.Cookies = slices.Concat(c.rules.Key.Cookies, names)
 	})
@@ -862,14 +886,7 @@ func WithoutRetries() DefaultOption {
 // Both must be positive.
 func WithRetryBackoff(initial, longest time.Duration) DefaultOption {
 	return def("WithRetryBackoff", func(p *policy, l *list) {
-		for _, d := range []time.Duration{initial, longest} {
-			if d <= 0 {
-				l.fault(d.String(), "not positive")
-			}
-		}
-		if 0 < longest && longest < initial {
-			l.fault(longest.String(), "the longest wait is shorter than the first")
-		}
+		l.judgeRange("wait", initial, longest)
 		p.backoffInitial, p.backoffMax = initial, longest
 	})
 }
@@ -884,7 +901,7 @@ func WithRetryBudget(ratio, perSecond float64) DefaultOption {
 			l.fault(fmt.Sprint(ratio), "the ratio is not between 0 and 1")
 		}
 		if !(perSecond >= 0) || math.IsInf(perSecond, 1) {
-			l.fault(fmt.Sprint(perSecond), "the rate is negative or not a number")
+			l.fault(fmt.Sprint(perSecond), "the rate is negative, infinite or not a number")
 		}
 		p.retryRatio, p.retryPerSecond = ratio, perSecond
 	})
@@ -1099,8 +1116,8 @@ func (f *fetch) hash() (hash uint64, known bool) {
 // replica twice while there is another. Default [PowerOfTwo].
 func WithBalancing(b Balancing) DefaultOption {
 	return def("WithBalancing", func(p *policy, l *list) {
-		if b.field != "" && forward.CheckField(b.name, "x") != nil { // RFC 6265 §4.1.1 has cookies named by the same grammar
-			l.fault(b.name, "the name of the "+b.field+" is not a token")
+		if b.field != "" {
+			l.judgeName(b.name, b.field)
 		}
 		p.balancing = b
 	})
@@ -1132,14 +1149,7 @@ func WithEjection(failures int, base, longest time.Duration) DefaultOption {
 		if failures < 1 {
 			l.fault(fmt.Sprint(failures), "less than 1 failure")
 		}
-		for _, d := range []time.Duration{base, longest} {
-			if d <= 0 {
-				l.fault(d.String(), "not positive")
-			}
-		}
-		if 0 < longest && longest < base {
-			l.fault(longest.String(), "the longest time is shorter than the first")
-		}
+		l.judgeRange("time", base, longest)
 		p.ejectFailures, p.ejectBase, p.ejectMax = failures, base, longest
 	})
 }
@@ -1181,12 +1191,13 @@ func WithPanicThreshold(share float64) DefaultOption {
 func WithHealthChecks(interval time.Duration, rise, fall int) DefaultOption {
 	return def("WithHealthChecks", func(p *policy, l *list) {
 		if interval < 10*time.Millisecond {
-			l.fault(interval.String(), "less than 10 ms")
+			l.fault(interval.String(), "the interval is less than 10 ms")
 		}
-		for _, n := range []int{rise, fall} {
-			if n < 1 {
-				l.fault(fmt.Sprint(n), "less than 1")
-			}
+		if rise < 1 {
+			l.fault(fmt.Sprint(rise), "rise is less than 1")
+		}
+		if fall < 1 {
+			l.fault(fmt.Sprint(fall), "fall is less than 1")
 		}
 		p.checkInterval, p.checkRise, p.checkFall = interval, rise, fall
 	})
@@ -1235,7 +1246,7 @@ func WithBreakerTimes(window, open time.Duration, probes int) DefaultOption {
 			l.fault(window.String(), "the window is less than 1 s")
 		}
 		if open <= 0 {
-			l.fault(open.String(), "not positive")
+			l.fault(open.String(), "the time that it is open is not positive")
 		}
 		if probes < 1 {
 			l.fault(fmt.Sprint(probes), "less than 1 probe")
@@ -1270,13 +1281,13 @@ func WithoutBreaker() DefaultOption {
 func WithMaxConcurrency(n, queue int, wait time.Duration) DefaultOption {
 	return def("WithMaxConcurrency", func(p *policy, l *list) {
 		if n < 1 {
-			l.fault(fmt.Sprint(n), "less than 1")
+			l.fault(fmt.Sprint(n), "the bound is less than 1")
 		}
 		if queue < 0 {
 			l.fault(fmt.Sprint(queue), "the queue is negative")
 		}
 		if wait < 0 {
-			l.fault(wait.String(), "negative")
+			l.fault(wait.String(), "the wait is negative")
 		}
 		p.concurrency, p.concurrencyQueue, p.concurrencyWait = n, queue, wait
 	})
@@ -1293,7 +1304,7 @@ func WithoutMaxConcurrency() DefaultOption {
 func WithRateLimit(perSecond float64, burst int) DefaultOption {
 	return def("WithRateLimit", func(p *policy, l *list) {
 		if !(perSecond > 0) || math.IsInf(perSecond, 1) {
-			l.fault(fmt.Sprint(perSecond), "the rate is not positive")
+			l.fault(fmt.Sprint(perSecond), "the rate is not positive and finite")
 		}
 		if burst < 1 {
 			l.fault(fmt.Sprint(burst), "the burst is less than 1")
@@ -1429,10 +1440,10 @@ func WithMethods(methods ...string) ServiceOption {
 	return serviceOption{"WithMethods", func(p *policy, l *list) {
 		for _, m := range methods {
 			switch {
-			case forward.CheckField(m, "x") != nil:
-				l.fault(m, "not a token")
 			case m == http.MethodConnect || m == http.MethodTrace:
 				l.fault(m, "is never forwarded")
+			default:
+				l.judgeName(m, "method")
 			}
 		}
 		p.methods = append(p.methods, methods...)
@@ -1448,8 +1459,10 @@ func WithRequestID(header string) DefaultOption {
 	return def("WithRequestID", func(p *policy, l *list) {
 		key := http.CanonicalHeaderKey(header)
 		switch {
-		case forward.CheckField(header, "x") != nil:
-			l.fault(header, "not a header name")
+		case header == "":
+			l.fault("", "the name is empty (WithoutRequestID has no ids made)")
+		case !forward.IsToken(header):
+			l.judgeName(header, "field")
 		case forward.Managed(header):
 			l.fault(header, "is set by the gateway or by the connection")
 		case key == "Authorization", key == "Cookie", key == "Set-Cookie":
@@ -1527,7 +1540,9 @@ func WithHealthPolicy(h HealthPolicy) DefaultOption {
 // [WithCacheAuthorized]).
 func WithBearerToken(token string) ServiceOption {
 	return serviceOption{"WithBearerToken", func(p *policy, l *list) {
-		if err := checkToken(token); err != nil {
+		if err := checkToken(token); err != nil && token == "" {
+			l.fault("", err.Error())
+		} else if err != nil {
 			l.fault("[redacted]", err.Error())
 		}
 		p.setHeader("Authorization", "Bearer "+token)
@@ -1562,12 +1577,16 @@ func WithTokenSource(f TokenSource) ServiceOption {
 func WithHeader(name, value string) ServiceOption {
 	return serviceOption{"WithHeader", func(p *policy, l *list) {
 		key := http.CanonicalHeaderKey(name)
-		if err := forward.CheckField(name, value); err != nil {
-			l.fault(name, err.Error())
-		} else if forward.Managed(key) {
+		switch {
+		case forward.Managed(key):
 			l.fault(name, "is set by the gateway or by the connection")
-		} else if l.given["WithBearerToken"] && key == "Authorization" {
+		case l.given["WithBearerToken"] && key == "Authorization":
 			l.fault(name, "is already injected (WithBearerToken)")
+		default:
+			l.judgeName(name, "field")
+		}
+		if err := forward.CheckValue(value); err != nil {
+			l.fault(name, err.Error())
 		}
 		p.setHeader(key, value)
 	}}
@@ -1631,9 +1650,7 @@ func cachingTime(name string, d time.Duration, field func(*caching) *time.Durati
 func canonicalNames(names []string, l *list) []string {
 	canonical := make([]string, len(names))
 	for i, name := range names {
-		if !forward.IsToken(name) {
-			l.fault(name, "is no name of a field")
-		}
+		l.judgeName(name, "field")
 		canonical[i] = http.CanonicalHeaderKey(name)
 	}
 	return canonical
@@ -1659,6 +1676,9 @@ func checkToken(token string) error {
 	}
 	if len(token) > maxTokenBytes {
 		return fmt.Errorf("the token is longer than %d bytes", maxTokenBytes)
+	}
+	if scheme, _, ok := strings.Cut(token, " "); ok && strings.EqualFold(scheme, "Bearer") {
+		return errors.New(`the token begins with "Bearer ", which is put in front of it`)
 	}
 	for i := range len(token) {
 		if c := token[i]; c <= ' ' || c >= 0x7f {

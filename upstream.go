@@ -73,9 +73,9 @@ type Upstream struct {
 // connects to nothing. The error joins an [*OptionError] for each fault.
 func NewUpstream(name, target string, opts ...UpstreamOption) (*Upstream, error) {
 	c := upstreamConfig{service: serviceConfig{policy: defaultPolicy(), list: list{service: name}}}
-	for _, o := range opts {
+	for i, o := range opts {
 		if o == nil {
-			c.service.list.faultOf("NewUpstream", "", "an option is nil")
+			c.service.list.faultOf("NewUpstream", "", nilOption(i))
 			continue
 		}
 		o.applyUpstream(&c)
@@ -169,9 +169,9 @@ func (s *service) spans(whole bool) *telemetry.Service {
 // faults stay in the list.
 func (c *serviceConfig) build(core *core, next *snapshot, option string, d declared) *service {
 	l := &c.list
-	for _, o := range d.opts {
+	for i, o := range d.opts {
 		if o == nil {
-			l.faultOf(option, "", "an option is nil")
+			l.faultOf(option, "", nilOption(i))
 			continue
 		}
 		o.applyService(c)

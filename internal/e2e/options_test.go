@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"io"
+	"log/slog"
 	"math"
 	"net"
 	"net/http"
@@ -52,14 +53,15 @@ func TestDefaultOptionFaults(t *testing.T) {
 		{gateway.WithLogLimit(-1), faultOf("WithLogLimit", "-1", "negative")},
 		{gateway.WithRetries(-1), faultOf("WithRetries", "-1", "not between 0 and 10")},
 		{gateway.WithRetries(11), faultOf("WithRetries", "11", "not between 0 and 10")},
-		{gateway.WithRetryBackoff(0, time.Second), faultOf("WithRetryBackoff", "0s", "not positive")},
+		{gateway.WithRetryBackoff(0, time.Second), faultOf("WithRetryBackoff", "0s", "the first wait is not positive")},
+		{gateway.WithRetryBackoff(time.Second, -1), faultOf("WithRetryBackoff", "-1ns", "the longest wait is not positive")},
 		{gateway.WithRetryBackoff(2*time.Second, time.Second), faultOf("WithRetryBackoff", "1s", "the longest wait is shorter than the first")},
 		{gateway.WithRetryBudget(-0.1, 1), faultOf("WithRetryBudget", "-0.1", "the ratio is not between 0 and 1")},
 		{gateway.WithRetryBudget(1.1, 1), faultOf("WithRetryBudget", "1.1", "the ratio is not between 0 and 1")},
 		{gateway.WithRetryBudget(math.NaN(), 1), faultOf("WithRetryBudget", "NaN", "the ratio is not between 0 and 1")},
-		{gateway.WithRetryBudget(0, -1), faultOf("WithRetryBudget", "-1", "the rate is negative or not a number")},
-		{gateway.WithRetryBudget(0, math.NaN()), faultOf("WithRetryBudget", "NaN", "the rate is negative or not a number")},
-		{gateway.WithRetryBudget(0, math.Inf(1)), faultOf("WithRetryBudget", "+Inf", "the rate is negative or not a number")},
+		{gateway.WithRetryBudget(0, -1), faultOf("WithRetryBudget", "-1", "the rate is negative, infinite or not a number")},
+		{gateway.WithRetryBudget(0, math.NaN()), faultOf("WithRetryBudget", "NaN", "the rate is negative, infinite or not a number")},
+		{gateway.WithRetryBudget(0, math.Inf(1)), faultOf("WithRetryBudget", "+Inf", "the rate is negative, infinite or not a number")},
 		{gateway.WithRetryBodyBytes(-1), faultOf("WithRetryBodyBytes", "-1", "negative")},
 		{gateway.WithMaxBodyBytes(-1), faultOf("WithMaxBodyBytes", "-1", "negative")},
 		{gateway.WithMaxResponseBytes(-1), faultOf("WithMaxResponseBytes", "-1", "negative")},
@@ -74,8 +76,8 @@ func TestDefaultOptionFaults(t *testing.T) {
 		{gateway.WithSlowStart(d), faultOf("WithSlowStart", "-1s", "negative")},
 		{gateway.WithDNSRefresh(d), faultOf("WithDNSRefresh", "-1s", "negative")},
 		{gateway.WithEjection(0, 1, 1), faultOf("WithEjection", "0", "less than 1 failure")},
-		{gateway.WithEjection(1, 0, time.Second), faultOf("WithEjection", "0s", "not positive")},
-		{gateway.WithEjection(1, time.Second, 0), faultOf("WithEjection", "0s", "not positive")},
+		{gateway.WithEjection(1, 0, time.Second), faultOf("WithEjection", "0s", "the first time is not positive")},
+		{gateway.WithEjection(1, time.Second, 0), faultOf("WithEjection", "0s", "the longest time is not positive")},
 		{gateway.WithEjection(1, 2*time.Second, time.Second), faultOf("WithEjection", "1s", "the longest time is shorter than the first")},
 		{gateway.WithEjectionShare(-0.1), faultOf("WithEjectionShare", "-0.1", "not between 0 and 1")},
 		{gateway.WithEjectionShare(1.1), faultOf("WithEjectionShare", "1.1", "not between 0 and 1")},
@@ -83,33 +85,33 @@ func TestDefaultOptionFaults(t *testing.T) {
 		{gateway.WithPanicThreshold(-0.1), faultOf("WithPanicThreshold", "-0.1", "not between 0 and 1")},
 		{gateway.WithPanicThreshold(1.1), faultOf("WithPanicThreshold", "1.1", "not between 0 and 1")},
 		{gateway.WithPanicThreshold(math.NaN()), faultOf("WithPanicThreshold", "NaN", "not between 0 and 1")},
-		{gateway.WithHealthChecks(9*time.Millisecond, 1, 1), faultOf("WithHealthChecks", "9ms", "less than 10 ms")},
-		{gateway.WithHealthChecks(time.Second, 0, 1), faultOf("WithHealthChecks", "0", "less than 1")},
-		{gateway.WithHealthChecks(time.Second, 1, -1), faultOf("WithHealthChecks", "-1", "less than 1")},
+		{gateway.WithHealthChecks(9*time.Millisecond, 1, 1), faultOf("WithHealthChecks", "9ms", "the interval is less than 10 ms")},
+		{gateway.WithHealthChecks(time.Second, 0, 1), faultOf("WithHealthChecks", "0", "rise is less than 1")},
+		{gateway.WithHealthChecks(time.Second, 1, -1), faultOf("WithHealthChecks", "-1", "fall is less than 1")},
 		{gateway.WithBreaker(0, 1), faultOf("WithBreaker", "0", "the ratio is not above 0 and at most 1")},
 		{gateway.WithBreaker(1.1, 1), faultOf("WithBreaker", "1.1", "the ratio is not above 0 and at most 1")},
 		{gateway.WithBreaker(math.NaN(), 1), faultOf("WithBreaker", "NaN", "the ratio is not above 0 and at most 1")},
 		{gateway.WithBreaker(1, 0), faultOf("WithBreaker", "0", "the volume is less than 1")},
 		{gateway.WithBreakerTimes(999*time.Millisecond, 1, 1), faultOf("WithBreakerTimes", "999ms", "the window is less than 1 s")},
-		{gateway.WithBreakerTimes(time.Second, 0, 1), faultOf("WithBreakerTimes", "0s", "not positive")},
+		{gateway.WithBreakerTimes(time.Second, 0, 1), faultOf("WithBreakerTimes", "0s", "the time that it is open is not positive")},
 		{gateway.WithBreakerTimes(time.Second, 1, 0), faultOf("WithBreakerTimes", "0", "less than 1 probe")},
 		{gateway.WithBreakerHook(nil), faultOf("WithBreakerHook", "", "the function is nil")},
 		{gateway.WithMountPath("api"), faultOf("WithMountPath", "api", "does not begin with a slash")},
 		{gateway.WithMountPath("/a?b"), faultOf("WithMountPath", "/a?b", "is no path of an app's")},
 		{gateway.WithSlowRequest(d, nil), faultOf("WithSlowRequest", "-1s", "less than 10 ms")},
 		{gateway.WithSlowRequest(9*time.Millisecond, nil), faultOf("WithSlowRequest", "9ms", "less than 10 ms")},
-		{gateway.WithMaxConcurrency(0, 0, 0), faultOf("WithMaxConcurrency", "0", "less than 1")},
+		{gateway.WithMaxConcurrency(0, 0, 0), faultOf("WithMaxConcurrency", "0", "the bound is less than 1")},
 		{gateway.WithMaxConcurrency(1, -1, 0), faultOf("WithMaxConcurrency", "-1", "the queue is negative")},
-		{gateway.WithMaxConcurrency(1, 0, d), faultOf("WithMaxConcurrency", "-1s", "negative")},
-		{gateway.WithRateLimit(0, 1), faultOf("WithRateLimit", "0", "the rate is not positive")},
-		{gateway.WithRateLimit(-1, 1), faultOf("WithRateLimit", "-1", "the rate is not positive")},
-		{gateway.WithRateLimit(math.NaN(), 1), faultOf("WithRateLimit", "NaN", "the rate is not positive")},
-		{gateway.WithRateLimit(math.Inf(1), 1), faultOf("WithRateLimit", "+Inf", "the rate is not positive")},
+		{gateway.WithMaxConcurrency(1, 0, d), faultOf("WithMaxConcurrency", "-1s", "the wait is negative")},
+		{gateway.WithRateLimit(0, 1), faultOf("WithRateLimit", "0", "the rate is not positive and finite")},
+		{gateway.WithRateLimit(-1, 1), faultOf("WithRateLimit", "-1", "the rate is not positive and finite")},
+		{gateway.WithRateLimit(math.NaN(), 1), faultOf("WithRateLimit", "NaN", "the rate is not positive and finite")},
+		{gateway.WithRateLimit(math.Inf(1), 1), faultOf("WithRateLimit", "+Inf", "the rate is not positive and finite")},
 		{gateway.WithRateLimit(1, 0), faultOf("WithRateLimit", "0", "the burst is less than 1")},
-		{gateway.WithBalancing(gateway.HashHeader("")), faultOf("WithBalancing", "", "the name of the field is not a token")},
-		{gateway.WithBalancing(gateway.HashHeader("X Y")), faultOf("WithBalancing", "X Y", "the name of the field is not a token")},
-		{gateway.WithBalancing(gateway.HashCookie("")), faultOf("WithBalancing", "", "the name of the cookie is not a token")},
-		{gateway.WithBalancing(gateway.HashCookie("a;b")), faultOf("WithBalancing", "a;b", "the name of the cookie is not a token")},
+		{gateway.WithBalancing(gateway.HashHeader("")), faultOf("WithBalancing", "", "the name is empty")},
+		{gateway.WithBalancing(gateway.HashHeader("X Y")), faultOf("WithBalancing", "X Y", "is no name of a field")},
+		{gateway.WithBalancing(gateway.HashCookie("")), faultOf("WithBalancing", "", "the name is empty")},
+		{gateway.WithBalancing(gateway.HashCookie("a;b")), faultOf("WithBalancing", "a;b", "is no name of a cookie")},
 		{gateway.WithHedge(d), faultOf("WithHedge", "-1s", "negative")},
 		{gateway.WithMaxTunnels(-1), faultOf("WithMaxTunnels", "-1", "negative")},
 		{gateway.WithCache(nil), faultOf("WithCache", "", "the cache is nil")},
@@ -120,8 +122,8 @@ func TestDefaultOptionFaults(t *testing.T) {
 		{gateway.WithTLSConfig(nil), faultOf("WithTLSConfig", "", "the configuration is nil")},
 		{gateway.WithTrustedProxies("10.0.0.0/33"), faultOf("WithTrustedProxies", "10.0.0.0/33", "neither an address nor a CIDR prefix")},
 		{gateway.WithTrustedProxies("localhost"), faultOf("WithTrustedProxies", "localhost", "neither an address nor a CIDR prefix")},
-		{gateway.WithRequestID(""), faultOf("WithRequestID", "", "not a header name")},
-		{gateway.WithRequestID("a b"), faultOf("WithRequestID", "a b", "not a header name")},
+		{gateway.WithRequestID(""), faultOf("WithRequestID", "", "the name is empty (WithoutRequestID has no ids made)")},
+		{gateway.WithRequestID("a b"), faultOf("WithRequestID", "a b", "is no name of a field")},
 		{gateway.WithRequestID("Via"), faultOf("WithRequestID", "Via", "is set by the gateway or by the connection")},
 		{gateway.WithRequestID("content-length"), faultOf("WithRequestID", "content-length", "is set by the gateway or by the connection")},
 		{gateway.WithRequestID("Authorization"), faultOf("WithRequestID", "Authorization", "carries credentials, and ids are logged")},
@@ -159,24 +161,25 @@ func TestServiceOptionFaults(t *testing.T) {
 		opts []gateway.ServiceOption
 		want gateway.OptionError
 	}{
-		{one(gateway.WithBearerToken("")), faultOf("WithBearerToken", "[redacted]", "the token is empty")},
+		{one(gateway.WithBearerToken("")), faultOf("WithBearerToken", "", "the token is empty")},
+		{one(gateway.WithBearerToken("bearer abc")), faultOf("WithBearerToken", "[redacted]", `the token begins with "Bearer ", which is put in front of it`)},
 		{one(gateway.WithBearerToken("a b")), faultOf("WithBearerToken", "[redacted]", token)},
 		{one(gateway.WithBearerToken("a\r\nX: y")), faultOf("WithBearerToken", "[redacted]", token)},
 		{one(gateway.WithBearerToken("\u00e9")), faultOf("WithBearerToken", "[redacted]", token)},
 		{one(gateway.WithBearerToken(strings.Repeat("x", 70_000))), faultOf("WithBearerToken", "[redacted]", "the token is longer than 16384 bytes")},
 		{one(gateway.WithTokenSource(nil)), faultOf("WithTokenSource", "", "the token source is nil")},
-		{one(gateway.WithHeader("", "x")), faultOf("WithHeader", "", `field name "" is not a token`)},
-		{one(gateway.WithHeader("X Y", "x")), faultOf("WithHeader", "X Y", `field name "X Y" is not a token`)},
-		{one(gateway.WithHeader("X-Key", "a\nb")), faultOf("WithHeader", "X-Key", "value of field X-Key has a byte that is not visible ASCII")},
-		{one(gateway.WithHeader("X-Key", " a")), faultOf("WithHeader", "X-Key", "value of field X-Key begins or ends with white space")},
+		{one(gateway.WithHeader("", "x")), faultOf("WithHeader", "", "the name is empty")},
+		{one(gateway.WithHeader("X Y", "x")), faultOf("WithHeader", "X Y", "is no name of a field")},
+		{one(gateway.WithHeader("X-Key", "a\nb")), faultOf("WithHeader", "X-Key", "the value has a byte that is not visible ASCII")},
+		{one(gateway.WithHeader("X-Key", " a")), faultOf("WithHeader", "X-Key", "the value begins or ends with white space")},
 		{one(gateway.WithHeader("Host", "x")), faultOf("WithHeader", "Host", "is set by the gateway or by the connection")},
 		{one(gateway.WithHeader("content-length", "5")), faultOf("WithHeader", "content-length", "is set by the gateway or by the connection")},
 		{one(gateway.WithHeader("X-Forwarded-For", "x")), faultOf("WithHeader", "X-Forwarded-For", "is set by the gateway or by the connection")},
 		{one(gateway.WithHeader("Connection", "x")), faultOf("WithHeader", "Connection", "is set by the gateway or by the connection")},
 		{one(gateway.WithHeader("x-request-id", "x")), faultOf("WithHeader", "X-Request-Id", "is the request id's header (WithRequestID)")},
 		{[]gateway.ServiceOption{gateway.WithRequestID("X-Trace"), gateway.WithHeader("X-Trace", "x")}, faultOf("WithHeader", "X-Trace", "is the request id's header (WithRequestID)")},
-		{one(gateway.WithMethods("PURGE", "A B")), faultOf("WithMethods", "A B", "not a token")},
-		{one(gateway.WithMethods("")), faultOf("WithMethods", "", "not a token")},
+		{one(gateway.WithMethods("PURGE", "A B")), faultOf("WithMethods", "A B", "is no name of a method")},
+		{one(gateway.WithMethods("")), faultOf("WithMethods", "", "the name is empty")},
 		{one(gateway.WithMethods("CONNECT")), faultOf("WithMethods", "CONNECT", "is never forwarded")},
 		{one(gateway.WithMethods("TRACE")), faultOf("WithMethods", "TRACE", "is never forwarded")},
 		{one(gateway.WithReplicas()), faultOf("WithReplicas", "", "no replica is given")},
@@ -194,7 +197,7 @@ func TestServiceOptionFaults(t *testing.T) {
 			[]gateway.ServiceOption{gateway.WithBearerToken("x"), gateway.WithHeader("authorization", "Basic x")},
 			faultOf("WithHeader", "authorization", "is already injected (WithBearerToken)"),
 		},
-		{one(nil), faultOf("WithService", "", "an option is nil")},
+		{one(nil), faultOf("WithService", "", "opts[0] is nil")},
 	}
 	for _, tt := range tests {
 		t.Run(tt.want.Option+" "+tt.want.Value, func(t *testing.T) {
@@ -225,6 +228,7 @@ func TestSharedOptionFaults(t *testing.T) {
 		want gateway.OptionError
 	}{
 		{gateway.WithLogger(nil), faultOf("WithLogger", "", "the logger is nil")},
+		{gateway.WithLogger(&slog.Logger{}), faultOf("WithLogger", "", "the logger has no handler, and was not made by slog.New")},
 		{gateway.WithErrorHandler(nil), faultOf("WithErrorHandler", "", "the handler is nil")},
 		{gateway.WithTracerProvider(nil), faultOf("WithTracerProvider", "", "the tracer provider is nil")},
 		{gateway.WithTracerProvider((*sdktrace.TracerProvider)(nil)), faultOf("WithTracerProvider", "", "the tracer provider is nil")},
@@ -244,7 +248,7 @@ func TestSharedOptionFaults(t *testing.T) {
 		})
 	}
 	_, err := gateway.New(nil, gateway.WithService("a", target))
-	assert.Equal(t, faultOf("New", "0", "the option is nil"), *optionFault(t, err))
+	assert.Equal(t, faultOf("New", "", "opts[0] is nil"), *optionFault(t, err))
 }
 
 func TestMemoryWatchFaults(t *testing.T) {
@@ -264,7 +268,7 @@ func TestCacheOptionFaults(t *testing.T) {
 		{[]gateway.CacheOption{gateway.WithMaxObjectBytes(0)}, faultOf("WithMaxObjectBytes", "0", "less than 1 byte")},
 		{[]gateway.CacheOption{gateway.WithMaxObjectBytes(-1)}, faultOf("WithMaxObjectBytes", "-1", "less than 1 byte")},
 		{[]gateway.CacheOption{gateway.WithMaxObjectBytes(100 << 10), gateway.WithMaxBytes(64 << 10)}, faultOf("WithMaxObjectBytes", "102400", "more than the whole cache")},
-		{[]gateway.CacheOption{gateway.WithMaxBytes(1 << 20), nil}, faultOf("NewCache", "1", "the option is nil")},
+		{[]gateway.CacheOption{gateway.WithMaxBytes(1 << 20), nil}, faultOf("NewCache", "", "opts[1] is nil")},
 	} {
 		_, err := gateway.NewCache(tt.opts...)
 		assert.Equal(t, tt.want, *optionFault(t, err))
@@ -355,7 +359,7 @@ func TestAllFaultsAreToldAtOnce(t *testing.T) {
 		gateway.WithTimeout(-1),
 		gateway.WithRetryBackoff(0, -1),
 		gateway.WithService("a/b", "nonsense", gateway.WithBearerToken("se cret"), gateway.WithRetries(99), nil),
-		gateway.WithService("c", target, gateway.WithMethods("A B", "TRACE"), gateway.WithTrustedProxies("x", "10.0.0.1", "y")),
+		gateway.WithService("c", target, gateway.WithHeader("X Y", "a\nb"), gateway.WithMethods("A B", "TRACE"), gateway.WithTrustedProxies("x", "10.0.0.1", "y")),
 		gateway.WithService("c", target),
 	)
 	assert.Nil(t, gw)
@@ -364,8 +368,8 @@ func TestAllFaultsAreToldAtOnce(t *testing.T) {
 		told = append(told, f.Option+" "+f.Service+" "+f.Value)
 	}
 	assert.ElementsMatch(t, []string{
-		"New  0", "WithLogger  ", "WithTimeout  -1ns", "WithRetryBackoff  0s", "WithRetryBackoff  -1ns",
-		"WithService a/b a/b", "WithService a/b nonsense", "WithBearerToken a/b [redacted]", "WithRetries a/b 99", "WithService a/b ",
+		"New  ", "WithLogger  ", "WithTimeout  -1ns", "WithRetryBackoff  0s", "WithRetryBackoff  -1ns",
+		"WithHeader c X Y", "WithHeader c X Y", "WithService a/b a/b", "WithService a/b nonsense", "WithBearerToken a/b [redacted]", "WithRetries a/b 99", "WithService a/b ",
 		"WithMethods c A B", "WithMethods c TRACE", "WithTrustedProxies c x", "WithTrustedProxies c y", "WithService c c",
 	}, told)
 	assert.NotContains(t, err.Error(), "cret")

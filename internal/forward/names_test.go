@@ -49,6 +49,15 @@ func TestWithholds(t *testing.T) {
 	}
 }
 
+func TestIsToken(t *testing.T) {
+	for _, name := range []string{"X-Api-Key", "a", "!#$%&'*+-.^_`|~9"} {
+		require.True(t, IsToken(name), name)
+	}
+	for _, name := range []string{"", "a b", "a:", "a\r\n", "\xff", "ü", "(a)"} {
+		require.False(t, IsToken(name), "%q", name)
+	}
+}
+
 func TestManaged(t *testing.T) {
 	for _, name := range []string{"Connection", "te", "Transfer-Encoding", "content-length", "HOST", "Trailer", "Upgrade", "Keep-Alive", "Proxy-Authorization", "Expect", "Via",
 		"X-Forwarded-For", "Forwarded", "X-Real-IP", "Content_Length", "X-HTTP-Method-Override"} {

@@ -285,21 +285,18 @@ func RequestID(h http.Header, name string) string {
 	return id
 }
 
-// CheckField reports why a field could not be put into requests, its name not being Managed. The error never holds the value.
-func CheckField(name, value string) error {
+// CheckValue reports why a value could not be put into a field of requests. The error never holds it.
+func CheckValue(value string) error {
 	const maxValueBytes = 64 << 10
-	if name == "" || !only(name, isToken) {
-		return fmt.Errorf("field name %q is not a token", name)
-	}
 	switch {
 	case len(value) > maxValueBytes:
-		return fmt.Errorf("value of field %s is longer than %d bytes", name, maxValueBytes)
+		return fmt.Errorf("the value is longer than %d bytes", maxValueBytes)
 	case value != strings.Trim(value, " \t"):
-		return fmt.Errorf("value of field %s begins or ends with white space", name)
+		return errors.New("the value begins or ends with white space")
 	}
 	for i := range len(value) {
 		if c := value[i]; class[c]&isVisible == 0 && c != ' ' && c != '\t' {
-			return fmt.Errorf("value of field %s has a byte that is not visible ASCII", name)
+			return errors.New("the value has a byte that is not visible ASCII")
 		}
 	}
 	return nil

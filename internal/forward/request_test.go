@@ -271,17 +271,14 @@ func TestRequestID(t *testing.T) {
 	}
 }
 
-func TestCheckField(t *testing.T) {
+func TestCheckValue(t *testing.T) {
 	for _, value := range []string{"", "x", "Bearer a.b-c_d~e+f/g==", "a b\tc", strings.Repeat("x", 64<<10)} {
-		require.NoError(t, CheckField("X-Api-Key", value))
+		require.NoError(t, CheckValue(value))
 	}
 	for _, value := range []string{"secret\r\nX-Evil: 1", "secret\n", "secret\x00", "secret ", " secret", "\tsecret", "secret\x7f", "secret\xff", "secret\x1b", strings.Repeat("secret", 12_000)} {
-		err := CheckField("Authorization", value)
+		err := CheckValue(value)
 		require.Error(t, err, "%q", value)
 		require.NotContains(t, err.Error(), "secret")
-	}
-	for _, name := range []string{"", "a b", "a:", "a\r\n", "\xff", "ü", "(a)"} {
-		require.Error(t, CheckField(name, "secret"), name)
 	}
 }
 
