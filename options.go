@@ -1439,8 +1439,8 @@ func WithTrustedProxies(prefixes ...string) DefaultOption {
 func WithMethods(methods ...string) ServiceOption {
 	return serviceOption{"WithMethods", func(p *policy, l *list) {
 		for _, m := range methods {
-			switch {
-			case m == http.MethodConnect || m == http.MethodTrace:
+			switch m {
+			case http.MethodConnect, http.MethodTrace:
 				l.fault(m, "is never forwarded")
 			default:
 				l.judgeName(m, "method")
@@ -1708,60 +1708,12 @@ func checkName(name string) string {
 	return ""
 }
 
-// parseTarget reads a target URL; reasons say what is wrong with it.
-func parseTarget(target string) (u *url.URL, shown string, reasons []string) {
-	if shown = withoutScheme(target); shown != "" {
-		return nil, shown, []string{"http:// or https:// is missing in front of the host"}
-	}
-	u, err := url.Parse(target)
-	if err != nil {
-		return nil, "", []string{"not a URL"} // the text may hold a password
-	}
-	_, _, pathErr := forward.Judge(&url.URL{Path: u.Path, RawPath: u.RawPath})
-	socket := u.Scheme == schemeUnix
-	for _, rule := range []struct {
-		broken bool
-		reason string
-	}{
-		{u.User != nil, "userinfo in the URL; use WithBearerToken or WithHeader"},
-		{u.Scheme != "http" && u.Scheme != "https" && !socket, "the scheme is none of http, https and unix"},
-		{!socket && u.Hostname() == "", "the URL has no host"},
-		{!socket && u.Hostname() != "" && !validHostname(u.Hostname()), "the host is neither a name nor an address (outside ASCII: in its xn-- form)"},
-		{socket && (u.Host != "" || u.Path == "" || strings.HasSuffix(u.Path, "/") || u.Opaque != ""), "not unix:/// and the path of a socket"},
-		{u.RawQuery != "" || u.ForceQuery || strings.Contains(target, "#"), "the URL has a query or fragment"},
-		{!validPort(u), "the port is not between 1 and 65535"},
-		{pathErr != nil, "the path may not be forwarded"},
-	} {
-		if rule.broken {
-			reasons = append(reasons, rule.reason)
-		}
-	}
-	return u, (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String(), reasons
-}
-
-// withoutScheme returns a target that is a host, maybe with a port and a path, and
-// would be a URL if it said of which scheme; else "".
-func withoutScheme(target string) string {
-	u, err := url.Parse(target)
-	if err == nil && (u.Host != "" || u.Scheme == "http" || u.Scheme == "https" || u.Scheme == schemeUnix) {
-		return ""
-	}
-	u, err = url.Parse("http://" + target)
-	if err != nil || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || !validPort(u) {
-		return ""
-	}
-	return u.Host + u.Path
-}
-
-// schemeUnix is the scheme of a target that is a socket of this machine.
-const schemeUnix = "unix"
-
 // parseReplicas reads replicas of a target, which is nil if it is none itself.
 func parseReplicas(l *list, option string, replicas []Replica, target *url.URL) []replica {
 	valid := make([]replica, 0, len(replicas))
 	weights := make(map[string]int, len(replicas))
 	for _, r := range replicas {
-		u, shown, reasons := parseTarget(r.URL)
+		u, shown, reasons := forward.ParseUpstream(r.URL)
 		if len(reasons) == 0 {
 			reasons = unfit(u, target)
 		}
@@ -1788,7 +1740,7 @@ func unfit(u, target *url.URL) (reasons []string) {
 	if target == nil {
 		return nil
 	}
-	if path := strings.TrimSuffix(u.EscapedPath(), "/"); u.Scheme != schemeUnix && path != "" && path != basePath(target) {
+	if path := strings.TrimSuffix(u.EscapedPath(), "/"); u.Scheme != forward.SchemeUnix && path != "" && path != basePath(target) {
 		reasons = append(reasons, "the path is not the target's")
 	}
 	if u.Scheme == "http" && target.Scheme == "https" {
@@ -1799,7 +1751,7 @@ func unfit(u, target *url.URL) (reasons []string) {
 
 // basePath is the escaped path that comes before what is forwarded to target.
 func basePath(target *url.URL) string {
-	if target.Scheme == schemeUnix {
+	if target.Scheme == forward.SchemeUnix {
 		return ""
 	}
 	return strings.TrimSuffix(target.EscapedPath(), "/")
@@ -1810,7 +1762,7 @@ const outOfReach = "a round tripper of your own cannot reach a socket"
 // socketOf returns one of replicas that is a socket; nil: none is.
 func socketOf(replicas []replica) *url.URL {
 	for _, r := range replicas {
-		if r.url.Scheme == schemeUnix {
+		if r.url.Scheme == forward.SchemeUnix {
 			return r.url
 		}
 	}
@@ -1844,21 +1796,4 @@ func isNil(v any) bool {
 	}
 	of := reflect.ValueOf(v)
 	return (of.Kind() == reflect.Pointer || of.Kind() == reflect.Func) && of.IsNil()
-}
-
-// validHostname reports whether a URL's host can stand in a request (RFC 9110
-// §7.2), and be asked for.
-func validHostname(name string) bool {
-	if _, err := netip.ParseAddr(name); err == nil {
-		return true
-	}
-	return !strings.Contains(name, ":") && forward.ValidHost(name)
-}
-
-func validPort(u *url.URL) bool {
-	if u.Port() == "" {
-		return !strings.HasSuffix(u.Host, ":")
-	}
-	n, err := strconv.Atoi(u.Port())
-	return err == nil && 0 < n && n < 1<<16
 }

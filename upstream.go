@@ -180,7 +180,7 @@ func (c *serviceConfig) build(core *core, next *snapshot, option string, d decla
 	if reason := checkName(d.name); reason != "" {
 		l.faultOf(option, d.name, reason)
 	}
-	target, shown, reasons := parseTarget(d.target)
+	target, shown, reasons := forward.ParseUpstream(d.target)
 	for _, reason := range reasons {
 		l.faultOf(option, shown, reason)
 		target = nil
@@ -255,7 +255,7 @@ func (s *service) succeed(old *service, core *core, t *telemetry.Telemetry, rout
 
 // knownAs returns the URL by which a server knows itself.
 func knownAs(u *url.URL) *url.URL {
-	if u.Scheme == schemeUnix {
+	if u.Scheme == forward.SchemeUnix {
 		return &url.URL{Scheme: "http", Host: "localhost"}
 	}
 	return u
@@ -461,7 +461,7 @@ func sameReplicas(a, b []replica) bool {
 
 // key tells replicas apart, however they are spelled.
 func (r replica) key() string {
-	if r.url.Scheme == schemeUnix {
+	if r.url.Scheme == forward.SchemeUnix {
 		return "unix://" + r.url.Path
 	}
 	return r.url.Scheme + "://" + net.JoinHostPort(strings.ToLower(r.url.Hostname()), strconv.Itoa(portOf(r.url)))
@@ -857,7 +857,7 @@ func newEndpoint(target *url.URL, address string, svc *service, spans *telemetry
 	e := &endpoint{url: target, address: address, rt: p.transport, spans: spans}
 	network := "tcp"
 	switch {
-	case target.Scheme == schemeUnix:
+	case target.Scheme == forward.SchemeUnix:
 		network, e.address, e.url = "unix", target.Path, knownAs(target)
 	case address == "":
 		e.address = net.JoinHostPort(target.Hostname(), strconv.Itoa(portOf(target)))
@@ -905,7 +905,7 @@ func (s *service) spansAt(r replica) *telemetry.Endpoint {
 // configured by: addresses come and go.
 func endpointSpans(target *url.URL, svc *service) *telemetry.Endpoint {
 	c := telemetry.EndpointConfig{Scheme: target.Scheme, Host: target.Hostname(), Port: portOf(target)}
-	if target.Scheme == schemeUnix {
+	if target.Scheme == forward.SchemeUnix {
 		c = telemetry.EndpointConfig{Scheme: "http", Host: target.Path, Socket: true}
 	}
 	return svc.routed.Endpoint(c)

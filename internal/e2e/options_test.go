@@ -378,7 +378,7 @@ func TestAllFaultsAreToldAtOnce(t *testing.T) {
 	_, err = gateway.NewUpstream("a", "nonsense", gateway.WithReplicas(gateway.Replica{URL: "ftp://b.test"}, gateway.Replica{URL: "http://c.test/x"}), gateway.WithTimeout(-1))
 	assert.Len(t, optionFaults(t, err), 3, "replicas too, whatever else is wrong")
 	_, err = gateway.NewUpstream("", "", gateway.WithErrorHandler(nil), gateway.WithTimeout(-1), nil)
-	assert.Len(t, optionFaults(t, err), 6)
+	assert.Len(t, optionFaults(t, err), 5)
 	_, err = gateway.NewCache(nil, gateway.WithLogger(nil), gateway.WithMaxBytes(0), gateway.WithMaxObjectBytes(0))
 	assert.Len(t, optionFaults(t, err), 4)
 }
