@@ -22,7 +22,6 @@ import (
 
 	"github.com/embedgw/gateway/internal/flight"
 	"github.com/embedgw/gateway/internal/forward"
-	"github.com/embedgw/gateway/internal/packed"
 	"github.com/embedgw/gateway/internal/rfc9111"
 	"github.com/embedgw/gateway/internal/store"
 	"github.com/embedgw/gateway/internal/telemetry"
@@ -379,7 +378,7 @@ func (r *resource) item(share store.Scope) store.Item[*resource] {
 // entry is one stored response. It is immutable but for its hit.
 type entry struct {
 	status     int
-	head       packed.Header
+	head       rfc9111.Packed
 	body       [][]byte
 	only       [1][]byte // what body is, where that is one chunk
 	part       *part     // nil: it is whole
@@ -1172,7 +1171,7 @@ func newEntry(ex *rfc9111.Exchange, svc *service) *entry {
 	if bodyless("", e.status) {
 		delete(head, "Content-Length") // RFC 9110 §8.6
 	}
-	e.head = packed.Pack(head, func(name string) bool { return name == "Age" || name == svc.policy.requestIDHeader })
+	e.head = rfc9111.Pack(head, func(name string) bool { return name == "Age" || name == svc.policy.requestIDHeader })
 	e.validators = rfc9111.ParseValidators(head, e.received)
 	e.validators.ETag = within(e.head.Get("Etag"), e.validators.ETag)
 	e.validators.LastModified = within(e.head.Get("Last-Modified"), e.validators.LastModified)
@@ -1211,7 +1210,7 @@ func (e *entry) with(body [][]byte) *entry {
 	if e.head.Get("Content-Length") == "" && !bodyless("", e.status) {
 		head := e.head.Header()
 		head["Content-Length"] = []string{strconv.FormatInt(whole.length, 10)}
-		whole.head = packed.Pack(head, nil)
+		whole.head = rfc9111.Pack(head, nil)
 	}
 	whole.size = entryOverhead + whole.length + whole.head.Size() + int64(len(whole.variant)) + int64(len(body))*24
 	for _, list := range [][]string{whole.vary, whole.tags} {
@@ -1769,7 +1768,7 @@ func (e *entry) combined(old *entry, got *rfc9111.Part, content []byte, most int
 	all.part = &part{*got, next}
 	if next.Complete(got.Size) {
 		all.part, all.status = nil, http.StatusOK
-		all.head = packed.Pack(rfc9111.Whole(e.head.Header(), got.Size), nil)
+		all.head = rfc9111.Pack(rfc9111.Whole(e.head.Header(), got.Size), nil)
 	}
 	return all.with(body)
 }
