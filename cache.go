@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -33,7 +32,7 @@ import (
 // concurrent use. Make it with [NewCache]; the zero value is of no use. Whoever
 // made it ends it with [Cache.Shutdown].
 type Cache struct {
-	store     *store.Store[*resource]
+	store     *store.Store[*rfc9111.Resource]
 	calls     *flight.Group[*answer]
 	maxObject int64
 	fills     work.Gate // also closes the cache: nothing enters any more
@@ -61,7 +60,6 @@ type Cache struct {
 // caching is what the options say about the use of a cache.
 type caching struct {
 	rules      rfc9111.Config
-	maxStale   time.Duration // the most that an answer may be stale in place of an error
 	collapse   time.Duration // the wait for another's fetch; zero: nobody waits
 	share      float64       // of the cache's bytes; zero: all
 	silent     bool          // no Cache-Status, no Age
@@ -104,7 +102,7 @@ func NewCache(opts ...CacheOption) (*Cache, error) {
 		return nil, err
 	}
 	cache := &Cache{
-		store: store.New[*resource](c.maxBytes), calls: flight.NewGroup[*answer](), lines: rfc9111.Lines{Cache: cacheName}, maxObject: c.maxObjectBytes,
+		store: store.New[*rfc9111.Resource](c.maxBytes), calls: flight.NewGroup[*answer](), lines: rfc9111.Lines{Cache: cacheName}, maxObject: c.maxObjectBytes,
 		tasks: work.NewTasks(core.panicked), core: core, policy: c.handlers.policy, scopes: make(map[string]store.Scope), queries: make(map[string][]*rfc9111.KeyRules), users: make(map[string]int),
 	}
 	cache.behind = work.NewQueue(work.QueueConfig{
@@ -129,7 +127,7 @@ func (c *Cache) adopt(name string, known bool, by *caching) store.Scope {
 	}
 	if len(c.queries[name]) > maxQueryRules { // what was stored by the first is found no more by Purge
 		c.queries[name] = slices.Clone(c.queries[name][1:])
-		c.store.Purge(func(key string, _ *resource) bool { return rfc9111.KeyScope(key) == name })
+		c.store.Purge(func(key string, _ *rfc9111.Resource) bool { return rfc9111.KeyScope(key) == name })
 	}
 	if by.share == 0 {
 		return 0
@@ -158,7 +156,7 @@ func (c *Cache) release(name string) {
 	if !shares && c.queries[name] == nil {
 		return
 	}
-	c.store.Purge(func(key string, _ *resource) bool { return rfc9111.KeyScope(key) == name })
+	c.store.Purge(func(key string, _ *rfc9111.Resource) bool { return rfc9111.KeyScope(key) == name })
 	delete(c.queries, name)
 	if shares {
 		delete(c.scopes, name)
@@ -230,7 +228,7 @@ func (c *Cache) ExpireTag(tags ...string) int { return c.purgeTags(tags, true) }
 // purge removes, or has expire, the resources of a scope that match picks. What
 // is on its way to them is not stored either.
 func (c *Cache) purge(scope string, match func(*rfc9111.Key) bool, soft bool) int {
-	return c.remove(func(key string, _ *resource) bool {
+	return c.remove(func(key string, _ *rfc9111.Resource) bool {
 		if rfc9111.KeyScope(key) != scope {
 			return false
 		}
@@ -243,16 +241,16 @@ func (c *Cache) purgeTags(tags []string, soft bool) int {
 	if len(tags) == 0 {
 		return 0
 	}
-	return c.remove(func(_ string, r *resource) bool { return r.tagged(tags) }, soft)
+	return c.remove(func(_ string, r *rfc9111.Resource) bool { return r.Tagged(tags) }, soft)
 }
 
-func (c *Cache) remove(match func(key string, r *resource) bool, soft bool) (n int) {
+func (c *Cache) remove(match func(key string, r *rfc9111.Resource) bool, soft bool) (n int) {
 	if soft {
-		n = c.store.Replace(func(key string, r *resource) (*resource, bool) {
-			if r.expired || !match(key, r) {
+		n = c.store.Replace(func(key string, r *rfc9111.Resource) (*rfc9111.Resource, bool) {
+			if r.Expired || !match(key, r) {
 				return nil, false
 			}
-			return r.expire(time.Now()), true
+			return r.Expire(time.Now()), true
 		})
 	} else {
 		n = c.store.Purge(match)
@@ -300,165 +298,9 @@ func (x *exchange) keyOf(target, query string) rfc9111.Key {
 	}
 }
 
-// resource is what is stored under one key: the variants that Vary tells
-// apart, the youngest last. It is immutable; a change is another resource.
-type resource struct {
-	variants []*entry
-	only     [1]*entry // what variants are, where there is one: a hit goes to fewer places
-	expired  bool      // by the operator
-}
-
-func newResource(variants ...*entry) *resource {
-	r := new(resource)
-	if r.variants = r.only[:copy(r.only[:], variants)]; len(variants) > len(r.only) {
-		r.variants = slices.Clone(variants)
-	}
-	return r
-}
-
-// maxVariants bounds the variants of one resource.
-const maxVariants = 16
-
-// find returns the variant that answers a request with that header (RFC 9111
-// §4.1).
-func (r *resource) find(h http.Header) (best *entry) {
-	for _, e := range slices.Backward(r.variants) {
-		if rfc9111.MatchVariant(e.variant, e.vary, h) && (best == nil || rfc9111.CompareCandidates(e.candidate(), best.candidate()) < 0) {
-			best = e
-		}
-	}
-	return best
-}
-
-// with returns the resource with e in the place of the variant that it
-// replaces, and of the one that the request for it selected before, and without
-// the oldest if they are too many.
-func (r *resource) with(e, instead *entry) *resource {
-	if r == nil {
-		return newResource(e)
-	}
-	others := make([]*entry, 0, len(r.variants)+1)
-	for _, old := range r.variants {
-		if !bytes.Equal(old.variant, e.variant) && (instead == nil || !bytes.Equal(old.variant, instead.variant)) {
-			others = append(others, old)
-		}
-	}
-	return newResource(append(others[max(0, len(others)-maxVariants+1):], e)...)
-}
-
-// expire returns the resource with nothing in it that is fresh.
-func (r *resource) expire(now time.Time) *resource {
-	out := newResource(r.variants...)
-	out.expired = true
-	for i, e := range r.variants {
-		out.variants[i] = e.expire(now)
-	}
-	return out
-}
-
-func (r *resource) tagged(tags []string) bool {
-	for _, e := range r.variants {
-		if e.anyTag || slices.ContainsFunc(tags, func(tag string) bool { return slices.Contains(e.tags, tag) }) {
-			return true
-		}
-	}
-	return false
-}
-
-// item is the resource as the store keeps it.
-func (r *resource) item(share store.Scope) store.Item[*resource] {
-	item := store.Item[*resource]{Value: r, Scope: share}
-	for _, e := range r.variants {
-		item.Size += e.size
-		item.Expires = max(item.Expires, e.useless().Unix())
-	}
-	return item
-}
-
-// entry is one stored response. It is immutable but for its hit.
-type entry struct {
-	status     int
-	head       rfc9111.Packed
-	body       [][]byte
-	only       [1][]byte // what body is, where that is one chunk
-	part       *part     // nil: it is whole
-	length     int64     // of body
-	size       int64     // of all of it, in bytes
-	vary       []string
-	variant    []byte
-	tags       []string
-	anyTag     bool // too many to be kept: it may have any
-	validators rfc9111.Validators
-	terms      rfc9111.Terms
-	received   time.Time
-	maxStale   time.Duration               // the most that it is kept for, once stale
-	aged       string                      // the Age that it came with; empty: none
-	refers     bool                        // has Location or Content-Location, which may have to be rewritten
-	untyped    bool                        // has no Content-Type
-	hit        atomic.Pointer[rfc9111.Hit] // of the last second that it was one in
-}
-
-// part says which bytes of a representation a body holds, one run after the
-// other.
-type part struct {
-	rfc9111.Part // its span is not used
-	coverage     rfc9111.Coverage
-}
-
-// candidate is what decides between entries that a request matches.
-func (e *entry) candidate() rfc9111.Candidate {
-	return rfc9111.Candidate{Varies: len(e.vary) > 0, Date: e.validators.Date}
-}
-
-// age is the entry's at now (RFC 9111 §4.2.3).
-func (e *entry) age(now time.Time) time.Duration {
-	return rfc9111.CurrentAge(e.terms.Age, e.received, now)
-}
-
-// useless returns when the entry can be of no use any more: it is stale, and
-// cannot be validated, nor be served stale.
-func (e *entry) useless() time.Time {
-	stale := max(0, e.terms.StaleWhileRevalidate, e.terms.StaleIfError)
-	if e.terms.StaleIfError == rfc9111.Absent || e.validators.Any() {
-		stale = max(stale, e.maxStale)
-	}
-	return e.received.Add(e.terms.Lifetime - e.terms.Age + stale + time.Second)
-}
-
-// expire returns the entry as stale.
-func (e *entry) expire(now time.Time) *entry {
-	old := e.copied()
-	old.terms.Lifetime = min(e.terms.Lifetime, e.age(now))
-	return old
-}
-
-// copied returns the entry without its hit.
-func (e *entry) copied() *entry {
-	c := &entry{
-		status: e.status, head: e.head, part: e.part, length: e.length, size: e.size, vary: e.vary, variant: e.variant,
-		tags: e.tags, anyTag: e.anyTag, validators: e.validators, terms: e.terms, received: e.received, maxStale: e.maxStale,
-		aged: e.aged, refers: e.refers, untyped: e.untyped,
-	}
-	c.setBody(e.body)
-	return c
-}
-
-func (e *entry) setBody(chunks [][]byte) {
-	if e.body = chunks; len(chunks) == 1 {
-		e.only = [1][]byte{chunks[0]}
-		e.body = e.only[:]
-	}
-}
-
-// at returns the fields for an age, made once for each second.
-func (e *entry) at(age time.Duration, of *rfc9111.Lines) *rfc9111.Hit {
-	seconds := int64(age / time.Second)
-	if h := e.hit.Load(); h != nil && h.Is(seconds) {
-		return h
-	}
-	h := of.Hit(seconds, e.terms.Lifetime)
-	e.hit.Store(h)
-	return h
+// itemOf is a resource as the store keeps it.
+func itemOf(r *rfc9111.Resource, share store.Scope) store.Item[*rfc9111.Resource] {
+	return store.Item[*rfc9111.Resource]{Value: r, Size: r.Size(), Scope: share, Expires: r.Useless().Unix()}
 }
 
 // cacheName is this cache in Cache-Status (RFC 9211 §2).
@@ -539,11 +381,11 @@ type visit struct {
 	by      *Cache
 	key     []byte // primary (RFC 9111 §2)
 	control rfc9111.RequestControl
-	found   *resource     // nil: nothing is stored under the key
-	stored  *entry        // of it, what the request selects; nil: nothing
-	age     time.Duration // of stored
-	doubt   rfc9111.Doubt // why that has to be validated
-	since   store.Since   // when the fetch began
+	found   *rfc9111.Resource // nil: nothing is stored under the key
+	stored  *rfc9111.Entry    // of it, what the request selects; nil: nothing
+	age     time.Duration     // of stored
+	doubt   rfc9111.Doubt     // why that has to be validated
+	since   store.Since       // when the fetch began
 	call    flight.Call[*answer]
 	spent   bool          // a 304 has been about something that is not stored
 	behind  bool          // nobody waits for it
@@ -553,8 +395,8 @@ type visit struct {
 
 // answer is what a call shares.
 type answer struct {
-	entry *entry // a response that is stored, or on its way there
-	fill  *fill  // by this; nil: it is all there
+	entry *rfc9111.Entry // a response that is stored, or on its way there
+	fill  *fill          // by this; nil: it is all there
 	since store.Since
 	err   *Error        // of a call that failed
 	ref   telemetry.Ref // the attempt that it came of
@@ -632,7 +474,7 @@ func (v *visit) unmet() need {
 	case x.r.Method == http.MethodHead:
 		return needHead
 	case x.special["Range"] == nil, x.svc.handler != nil: // which is asked for all of it
-	case v.stored == nil, v.stored.part != nil: // or all of it is validated, or got anew
+	case v.stored == nil, v.stored.Partial(): // or all of it is validated, or got anew
 		return needPart
 	}
 	return needAnswer
@@ -682,23 +524,23 @@ func (v *visit) look() bool {
 
 // weigh says what may be done with what is stored, and changes nothing but the
 // visit and why its request is forwarded, if it is.
-func (v *visit) weigh(res *resource) rfc9111.Use {
+func (v *visit) weigh(res *rfc9111.Resource) rfc9111.Use {
 	x := v.x
 	v.found, x.cache.Forward = res, rfc9111.ForwardVaryMiss
-	e := res.find(x.r.Header)
+	e := res.Find(x.r.Header)
 	if e == nil {
 		return rfc9111.MustValidate
 	}
-	v.stored, v.age = e, e.age(x.start)
-	if e.part != nil && !v.coveredBy(e) {
+	v.stored, v.age = e, e.Age(x.start)
+	if e.Partial() && !e.Covers(x.r.Method, x.special, x.start) {
 		x.cache.Forward = rfc9111.ForwardPartial
 		return rfc9111.MustValidate
 	}
-	use, doubt := e.terms.Judge(v.control, v.age)
+	use, doubt := e.Terms.Judge(v.control, v.age)
 	v.doubt = doubt
 	if use == rfc9111.MustValidate {
 		x.cache.Forward = rfc9111.ForwardStale
-		if e.terms.Fresh(v.age) {
+		if e.Terms.Fresh(v.age) {
 			x.cache.Forward = rfc9111.ForwardRequest
 		}
 	}
@@ -710,10 +552,10 @@ func (v *visit) hit() *Error {
 	if !v.counted {
 		v.by.hits.Add(1)
 	}
-	if !v.stored.terms.Fresh(v.age) {
+	if !v.stored.Terms.Fresh(v.age) {
 		v.by.stale.Add(1)
 	}
-	v.x.cache.hit = v.stored.at(v.age, &v.by.lines)
+	v.x.cache.hit = v.stored.Hit(v.age, &v.by.lines)
 	return v.x.answer(v.stored, v.age)
 }
 
@@ -759,7 +601,7 @@ func (v *visit) joins() (call flight.Call[*answer], err *Error, done bool) {
 			if v.suits(shared) {
 				return call, v.join(shared), true
 			}
-			key = shared.entry.appendVariant(bytes.Clone(v.key), v.x.r.Header) // those that ask for the same variant
+			key = shared.entry.AppendVariant(bytes.Clone(v.key), v.x.r.Header) // those that ask for the same variant
 			continue
 		}
 		break
@@ -777,12 +619,7 @@ func (v *visit) waits() (time.Duration, bool) {
 // suits reports whether another's answer is one to this request, and not from
 // before it was made invalid.
 func (v *visit) suits(a *answer) bool {
-	return a.since == v.since && rfc9111.MatchVariant(a.entry.variant, a.entry.vary, v.x.r.Header)
-}
-
-// appendVariant appends which variant a request with that header asks for.
-func (e *entry) appendVariant(dst []byte, h http.Header) []byte {
-	return rfc9111.AppendVariant(dst, e.vary, h)
+	return a.since == v.since && a.entry.Matches(v.x.r.Header)
 }
 
 // join answers with what was fetched for another.
@@ -846,13 +683,13 @@ func (v *visit) ask() *Error {
 // be validated.
 func (v *visit) demand() (missing rfc9111.Span, validate []rfc9111.Validators) {
 	e := v.stored
-	if e == nil || e.part == nil {
+	if e == nil || !e.Partial() {
 		return missing, v.conditions()
 	}
-	if gaps := e.part.coverage.Missing(nil, rfc9111.Span{End: e.part.Size}); len(gaps) == 1 && e.part.Size <= v.by.maxObject {
-		return gaps[0], []rfc9111.Validators{e.validators}
+	if missing = e.Missing(v.by.maxObject); missing.Len() > 0 {
+		validate = []rfc9111.Validators{e.Validators}
 	}
-	return missing, nil
+	return missing, validate
 }
 
 // distrust has what is stored under the key removed if it turns out that more
@@ -879,38 +716,17 @@ func (a *awaited) Err() error {
 	return err
 }
 
-// validatable are the stored responses that a 304 may be about: those that the
-// request selects (RFC 9111 §4.3.4). Where it selects none it may turn out to be
-// one of the others, if a strong entity tag says so: a weak one or a date is often
-// that of all translations and encodings.
-func (v *visit) validatable() (stored []*entry) {
+// validatable are the stored responses that a 304 may be about.
+func (v *visit) validatable() []*rfc9111.Entry {
 	if v.found == nil || v.spent {
 		return nil
 	}
-	for _, e := range v.found.variants {
-		switch {
-		case e.part != nil:
-		case v.stored == nil:
-			if e.validators.StrongTag() {
-				stored = append(stored, e)
-			}
-		case e.validators.Any() && rfc9111.MatchVariant(e.variant, e.vary, v.x.r.Header):
-			stored = append(stored, e)
-		}
-	}
-	return stored
+	return v.found.Validatable(v.stored, v.x.r.Header)
 }
 
 // conditions are what tells these apart.
-func (v *visit) conditions() (named []rfc9111.Validators) {
-	for _, e := range v.validatable() {
-		validators := e.validators
-		if v.stored == nil {
-			validators.LastModified = ""
-		}
-		named = append(named, validators)
-	}
-	return named
+func (v *visit) conditions() []rfc9111.Validators {
+	return rfc9111.Conditions(v.validatable(), v.stored)
 }
 
 // answered goes on with the head of the upstream's answer.
@@ -935,13 +751,13 @@ func (v *visit) answered(f *fetch) *Error {
 
 // entered is the beginning of an entry, where an answer may be stored and the
 // fills have it; or nil.
-func (v *visit) entered(f *fetch) *entry {
+func (v *visit) entered(f *fetch) *rfc9111.Entry {
 	a := f.answer
 	ex := v.received(f)
 	if !v.enter(&ex, a.length > v.by.maxObject, len(*a.trailer) > 0) {
 		return nil
 	}
-	return newEntry(&ex, v.x.svc)
+	return v.x.svc.newEntry(&ex)
 }
 
 // validated goes on after the 304 to our own condition.
@@ -1001,7 +817,7 @@ func upstreamFault(status int) *Error {
 // the upstream itself has answered with, or which is ours.
 func (v *visit) standsIn(answered bool) bool {
 	e := v.stored
-	return e != nil && e.part == nil && e.terms.AfterError(v.control, v.age, v.x.svc.policy.caching.maxStale, answered)
+	return e != nil && !e.Partial() && e.Terms.AfterError(v.control, v.age, v.x.svc.policy.caching.rules.MaxStale, answered)
 }
 
 // standsInFor is standsIn for a failure.
@@ -1086,30 +902,22 @@ func (v *visit) clientHas(a *attempt) bool {
 func (v *visit) notModified(ex *rfc9111.Exchange, named []rfc9111.Validators) *Error {
 	x := v.x
 	response := rfc9111.ParseValidators(ex.Response, ex.ResponseTime)
-	var buf [maxVariants]int
-	chosen := rfc9111.Select(buf[:0], named, &response)
-	if len(chosen) == 0 || v.stored == nil && !response.StrongTag() {
+	old := rfc9111.Confirmed(v.validatable(), named, v.stored, &response)
+	if old == nil {
 		if v.spent {
 			return v.unanswered(fault(ReasonBadResponse, badResponse("304 about something else")))
 		}
 		v.spent, v.stored = true, nil // once more, without conditions
 		return v.ask()
 	}
-	stored := v.validatable()
-	old := stored[chosen[0]]
-	for _, i := range chosen {
-		if stored[i] == v.stored {
-			old = v.stored
-		}
-	}
 	x.cache.ForwardStatus = http.StatusNotModified
-	e, verdict := old.freshened(ex, v.x.svc)
+	e, verdict := x.svc.freshened(old, ex)
 	return v.renewed(e, verdict)
 }
 
 // renewed goes on with what is stored and has just been brought up to date, if it
 // may still be stored: the newer header may forbid that.
-func (v *visit) renewed(e *entry, verdict rfc9111.Verdict) *Error {
+func (v *visit) renewed(e *rfc9111.Entry, verdict rfc9111.Verdict) *Error {
 	x := v.x
 	if verdict != rfc9111.VerdictStore {
 		x.cache.Detail = string(verdict)
@@ -1123,14 +931,12 @@ func (v *visit) renewed(e *entry, verdict rfc9111.Verdict) *Error {
 	return x.answer(e, asItCame)
 }
 
-// freshened returns the entry as a newer response without content has left it,
-// for requests like that one's, and whether it may still be stored.
-func (e *entry) freshened(ex *rfc9111.Exchange, svc *service) (*entry, rfc9111.Verdict) {
-	newer := *ex
-	newer.Method, newer.Status, newer.Framed = http.MethodGet, e.status, true
-	newer.Response = rfc9111.Update(e.head.Header(), ex.Response)
-	verdict := rfc9111.Storable(&newer, &svc.policy.caching.rules)
-	return newEntry(&newer, svc).with(e.body), verdict
+// freshened returns an entry as a newer response without content has left it, for
+// requests like that one's, and whether it may still be stored.
+func (s *service) freshened(e *rfc9111.Entry, ex *rfc9111.Exchange) (*rfc9111.Entry, rfc9111.Verdict) {
+	newer := e.Newer(ex)
+	verdict := rfc9111.Storable(&newer, &s.policy.caching.rules)
+	return s.newEntry(&newer).With(e.Body), verdict
 }
 
 // stored notes whether an answer that may be stored has been.
@@ -1142,90 +948,19 @@ func (x *exchange) stored(kept bool) {
 
 // commit stores an entry, in the place of another if there is one, unless its key
 // was made invalid since the fetch began, or there is no room.
-func (c *Cache) commit(key []byte, since store.Since, share store.Scope, e, instead *entry) bool {
+func (c *Cache) commit(key []byte, since store.Since, share store.Scope, e, instead *rfc9111.Entry) bool {
 	if c.closed.Load() {
 		return false
 	}
-	return c.store.UpdateSince(since, key, func(old *resource, _ bool) (store.Item[*resource], bool) {
-		return old.with(e, instead).item(share), true
+	return c.store.UpdateSince(since, key, func(old *rfc9111.Resource, _ bool) (store.Item[*rfc9111.Resource], bool) {
+		return itemOf(old.With(e, instead), share), true
 	})
 }
 
-// newEntry prepares a stored response. Of its header it keeps what does not
-// belong to the connection, which is then gone from the response, too.
-func newEntry(ex *rfc9111.Exchange, svc *service) *entry {
-	caching, head := &svc.policy.caching, ex.Response
-	e := &entry{
-		status: ex.Status, received: ex.ResponseTime, terms: rfc9111.TermsOf(ex, &caching.rules), maxStale: caching.maxStale,
-		aged: strings.Clone(head.Get("Age")), refers: svc.locator != nil && (head["Location"] != nil || head["Content-Location"] != nil), untyped: head["Content-Type"] == nil,
-	}
-	vary, _ := rfc9111.ParseVary(head)
-	e.vary = owned(vary)
-	e.variant = rfc9111.AppendVariant(nil, e.vary, ex.Request)
-	tags, ok := rfc9111.Tags(head)
-	e.tags, e.anyTag = owned(tags), !ok
-	forward.StripHop(head)
-	if head["Date"] == nil { // RFC 9110 §6.6.1
-		head["Date"] = []string{e.received.UTC().Format(http.TimeFormat)}
-	}
-	if bodyless("", e.status) {
-		delete(head, "Content-Length") // RFC 9110 §8.6
-	}
-	e.head = rfc9111.Pack(head, func(name string) bool { return name == "Age" || name == svc.policy.requestIDHeader })
-	e.validators = rfc9111.ParseValidators(head, e.received)
-	e.validators.ETag = within(e.head.Get("Etag"), e.validators.ETag)
-	e.validators.LastModified = within(e.head.Get("Last-Modified"), e.validators.LastModified)
-	return e
-}
-
-// within returns s as a part of text, if it is one, so that it keeps no other
-// memory alive.
-func within(text, s string) string {
-	if i := strings.Index(text, s); i >= 0 {
-		return text[i : i+len(s)]
-	}
-	return s
-}
-
-// owned returns a copy of a list, for the same.
-func owned(list []string) []string {
-	if len(list) == 0 {
-		return nil
-	}
-	out := make([]string, len(list))
-	for i, s := range list {
-		out[i] = strings.Clone(s)
-	}
-	return out
-}
-
-// entryOverhead is what an entry costs beside its bytes.
-const entryOverhead = 512
-
-// with returns the entry with its content.
-func (e *entry) with(body [][]byte) *entry {
-	whole := e.copied()
-	whole.setBody(body)
-	whole.length = lengthOf(body)
-	if e.head.Get("Content-Length") == "" && !bodyless("", e.status) {
-		head := e.head.Header()
-		head["Content-Length"] = []string{strconv.FormatInt(whole.length, 10)}
-		whole.head = rfc9111.Pack(head, nil)
-	}
-	whole.size = entryOverhead + whole.length + whole.head.Size() + int64(len(whole.variant)) + int64(len(body))*24
-	for _, list := range [][]string{whole.vary, whole.tags} {
-		for _, s := range list {
-			whole.size += int64(len(s)) + 16
-		}
-	}
-	return whole
-}
-
-func lengthOf(body [][]byte) (n int64) {
-	for _, chunk := range body {
-		n += int64(len(chunk))
-	}
-	return n
+// newEntry prepares a stored response. What of its header belongs to the
+// connection is then gone from the response, too.
+func (s *service) newEntry(ex *rfc9111.Exchange) *rfc9111.Entry {
+	return rfc9111.NewEntry(ex, &s.policy.caching.rules, forward.StripHop, s.policy.requestIDHeader)
 }
 
 // ownKey returns the key for whoever outlives the request. Answers under it may be
@@ -1242,7 +977,7 @@ func (v *visit) ownKey() []byte {
 }
 
 // store sends the answer to all who wait for it, and stores it meanwhile.
-func (v *visit) store(f *fetch, e *entry) *Error {
+func (v *visit) store(f *fetch, e *rfc9111.Entry) *Error {
 	x, a, key := v.x, f.answer, v.ownKey()
 	x.cache.Stored = true
 	cache := v.by.store
@@ -1281,7 +1016,7 @@ func (x *exchange) storeWhole(fl *fill, length int64) *Error {
 		return fe
 	}
 	fl.from.end(nil)
-	e := fl.entry.with([][]byte{body})
+	e := fl.entry.With([][]byte{body})
 	if fl.from.surplus() {
 		x.cache.Stored, x.cache.Detail = false, "surplus"
 		fl.call.Refuse(x.start, 0)
@@ -1292,7 +1027,7 @@ func (x *exchange) storeWhole(fl *fill, length int64) *Error {
 }
 
 // commit stores what is whole, and gives it to who waits.
-func (fl *fill) commit(e *entry) bool {
+func (fl *fill) commit(e *rfc9111.Entry) bool {
 	stored := fl.cache.commit(fl.key, fl.since, fl.share, e, fl.instead)
 	if !fl.call.Quit() {
 		fl.call.Share(&answer{entry: e, since: fl.since, ref: fl.ref})
@@ -1349,8 +1084,8 @@ type fill struct {
 	key     []byte
 	since   store.Since
 	share   store.Scope
-	entry   *entry // without content
-	instead *entry // what the request selected before; nil: nothing
+	entry   *rfc9111.Entry // without content
+	instead *rfc9111.Entry // what the request selected before; nil: nothing
 	body    *flight.Flight
 	call    flight.Call[*answer]
 	ref     telemetry.Ref // the attempt that it comes of
@@ -1406,9 +1141,10 @@ func (fl *fill) end(err error) {
 	}
 	fl.from.end(nil)
 	if chunks, ok := fl.body.Body(); ok {
-		fl.cache.store.ReleaseFor(fl.share, lengthOf(chunks))
+		e := fl.entry.With(chunks)
+		fl.cache.store.ReleaseFor(fl.share, e.Length)
 		if !fl.from.surplus() {
-			fl.cache.commit(fl.key, fl.since, fl.share, fl.entry.with(chunks), fl.instead)
+			fl.cache.commit(fl.key, fl.since, fl.share, e, fl.instead)
 		}
 	}
 }
@@ -1457,7 +1193,7 @@ func (x *exchange) goOn(w *bodyWriter, fl *fill, n int64) *Error {
 }
 
 // follow sends a stored response whose content is still arriving.
-func (x *exchange) follow(e *entry, reader *flight.Reader) *Error {
+func (x *exchange) follow(e *rfc9111.Entry, reader *flight.Reader) *Error {
 	w := x.begin(e)
 	if w == nil {
 		return nil
@@ -1467,17 +1203,17 @@ func (x *exchange) follow(e *entry, reader *flight.Reader) *Error {
 
 // begin sends the header of a response whose content is still arriving. It
 // returns no writer where there is nothing to follow.
-func (x *exchange) begin(e *entry) *bodyWriter {
-	if rfc9111.NotModified(x.r.Method, x.special, e.status, &e.validators, x.start) {
+func (x *exchange) begin(e *rfc9111.Entry) *bodyWriter {
+	if e.NotModified(x.r.Method, x.special, x.start) {
 		x.answerNotModified(e, asItCame)
 		return nil
 	}
-	x.writeStored(e, asItCame, e.status, nil)
-	if bodyless(x.r.Method, e.status) {
+	x.writeStored(e, asItCame, e.Status, nil)
+	if bodyless(x.r.Method, e.Status) {
 		return nil
 	}
 	length := int64(-1)
-	if n, err := strconv.ParseInt(e.head.Get("Content-Length"), 10, 64); err == nil {
+	if n, err := strconv.ParseInt(e.Head.Get("Content-Length"), 10, 64); err == nil {
 		length = n
 	}
 	return x.body(length, length < 0)
@@ -1505,9 +1241,9 @@ func (x *exchange) followOn(w *bodyWriter, reader *flight.Reader) *Error {
 
 // answer answers from a stored response. The bytes are the store's, the header
 // is not: what the app's middleware does to it changes nothing that is stored.
-func (x *exchange) answer(e *entry, age time.Duration) *Error {
+func (x *exchange) answer(e *rfc9111.Entry, age time.Duration) *Error {
 	r := x.r
-	if rfc9111.NotModified(r.Method, x.special, e.status, &e.validators, x.start) {
+	if e.NotModified(r.Method, x.special, x.start) {
 		x.answerNotModified(e, age)
 		return nil
 	}
@@ -1516,21 +1252,21 @@ func (x *exchange) answer(e *entry, age time.Duration) *Error {
 			return err
 		}
 	}
-	x.writeStored(e, age, e.status, nil)
-	if bodyless(r.Method, e.status) {
+	x.writeStored(e, age, e.Status, nil)
+	if bodyless(r.Method, e.Status) {
 		return nil
 	}
-	return x.writeBody(e.body, e.length)
+	return x.writeBody(e.Body, e.Length)
 }
 
 // writeStored sends the header of a stored response, or of what is made of it:
 // with that status, and without the fields that keep refuses.
-func (x *exchange) writeStored(e *entry, age time.Duration, status int, keep func(name string) bool) {
+func (x *exchange) writeStored(e *rfc9111.Entry, age time.Duration, status int, keep func(name string) bool) {
 	h := x.w.Header()
-	begun, n := len(h) > 0, e.head.Len()
+	begun, n := len(h) > 0, e.Head.Len()
 	timed := x.svc.policy.serverTiming && age != asItCame
 	lines := make([]string, n+2)
-	e.head.Each(lines[:0], func(name string, values []string) {
+	e.Head.Each(lines[:0], func(name string, values []string) {
 		switch {
 		case keep != nil && !keep(name):
 		case timed && name == "Server-Timing": // of another request
@@ -1543,15 +1279,15 @@ func (x *exchange) writeStored(e *entry, age time.Duration, status int, keep fun
 	if lines[n] = x.ageOf(e, age); lines[n] != "" {
 		h["Age"] = lines[n : n+1 : n+1]
 	}
-	if x.cache.Stored && status != e.status && x.cache.ForwardStatus == 0 {
-		x.cache.ForwardStatus = e.status // the client gets something else (RFC 9211 §2.3)
+	if x.cache.Stored && status != e.Status && x.cache.ForwardStatus == 0 {
+		x.cache.ForwardStatus = e.Status // the client gets something else (RFC 9211 §2.3)
 	}
 	x.setCacheStatus(h, lines[n+1:])
 	x.setServerTiming(h)
-	if (e.untyped || keep != nil) && h["Content-Type"] == nil {
+	if (e.Untyped || keep != nil) && h["Content-Type"] == nil {
 		h["Content-Type"] = nil // or net/http's server would guess one
 	}
-	if e.refers {
+	if e.Refers && x.svc.locator != nil {
 		x.relocate(h) // by where this request came in
 	}
 	x.setRequestID(h)
@@ -1565,14 +1301,14 @@ const asItCame time.Duration = -1
 
 // ageOf returns the Age to send with a response (RFC 9111 §5.1): that of what
 // was stored, or what an answer to this request came with.
-func (x *exchange) ageOf(e *entry, age time.Duration) string {
+func (x *exchange) ageOf(e *rfc9111.Entry, age time.Duration) string {
 	switch {
 	case age == asItCame:
-		return e.aged
+		return e.Aged
 	case x.svc.policy.caching.silent:
 		return ""
 	}
-	return e.at(age, &x.cache.by.lines).Age
+	return e.Hit(age, &x.cache.by.lines).Age
 }
 
 // writeBody writes a body that is all there.
@@ -1588,16 +1324,16 @@ func (x *exchange) writeBody(body [][]byte, length int64) *Error {
 }
 
 // answerNotModified answers from a stored response with a 304 (RFC 9110 §15.4.5).
-func (x *exchange) answerNotModified(e *entry, age time.Duration) {
-	tagged := e.validators.ETag != ""
+func (x *exchange) answerNotModified(e *rfc9111.Entry, age time.Duration) {
+	tagged := e.Validators.ETag != ""
 	x.writeStored(e, age, http.StatusNotModified, func(name string) bool { return rfc9111.InNotModified(name, tagged) })
 }
 
 // answerRange answers with the parts of a stored response that the request asks
 // for (RFC 9110 §14.2), unless all of it is the answer.
-func (x *exchange) answerRange(e *entry, age time.Duration) (done bool, _ *Error) {
-	var buf [maxRanges]rfc9111.Span
-	parts, outcome := x.parts(buf[:0], e)
+func (x *exchange) answerRange(e *rfc9111.Entry, age time.Duration) (done bool, _ *Error) {
+	var buf [rfc9111.MaxRanges]rfc9111.Span
+	parts, outcome := e.Parts(buf[:0], x.r.Method, x.special, x.start)
 	spans, size := parts.Spans, parts.Size
 	conditional := x.special["If-Range"] != nil
 	keep := func(name string) bool { return rfc9111.InPartial(name, conditional) }
@@ -1615,70 +1351,13 @@ func (x *exchange) answerRange(e *entry, age time.Duration) (done bool, _ *Error
 		h["Content-Length"] = []string{strconv.FormatInt(spans[0].Len(), 10)}
 		x.writeStored(e, age, http.StatusPartialContent, keep)
 		w := x.body(spans[0].Len(), false)
-		return true, w.finish(e.read(spans[0], w.emit))
+		return true, w.finish(e.Read(spans[0], w.emit))
 	}
 	h["Content-Type"] = []string{parts.Type()}
 	h["Content-Length"] = []string{strconv.FormatInt(parts.Length(), 10)}
 	x.writeStored(e, age, http.StatusPartialContent, func(name string) bool { return name != "Content-Type" && keep(name) })
 	w := x.body(parts.Length(), false)
-	return true, w.finish(parts.Write(e.read, w.emit))
-}
-
-const maxRanges = 16
-
-// parts returns the parts of a stored response that the request asks for.
-func (x *exchange) parts(buf []rfc9111.Span, e *entry) (rfc9111.Multipart, rfc9111.RangeOutcome) {
-	m := rfc9111.Multipart{Size: e.length}
-	if e.part != nil {
-		m.Size = e.part.Size
-	}
-	var outcome rfc9111.RangeOutcome
-	m.Spans, outcome = rfc9111.Ranges(buf, x.r.Method, x.special, e.status, &e.validators, m.Size, x.start)
-	if len(m.Spans) > 1 {
-		m.ContentType, m.Boundary = e.head.Get("Content-Type"), rand.Text()
-		if e.part == nil && !m.Worthwhile() {
-			outcome = rfc9111.RangeIgnored
-		}
-	}
-	return m, outcome
-}
-
-// statusOf returns the status that a stored response answers the request with.
-func (x *exchange) statusOf(e *entry) int {
-	if rfc9111.NotModified(x.r.Method, x.special, e.status, &e.validators, x.start) {
-		return http.StatusNotModified
-	}
-	switch _, outcome := x.parts(nil, e); outcome {
-	case rfc9111.RangeSatisfiable:
-		return http.StatusPartialContent
-	case rfc9111.RangeUnsatisfiable:
-		return http.StatusRequestedRangeNotSatisfiable
-	}
-	return e.status
-}
-
-// read calls emit with the bytes of a span of the representation, which are all
-// stored.
-func (e *entry) read(s rfc9111.Span, emit func([]byte) error) error {
-	if e.part == nil {
-		return rfc9111.Slice(e.body, s, emit)
-	}
-	at := int64(0)
-	for _, run := range e.part.coverage.Runs() {
-		if run.Start <= s.Start && s.End <= run.End {
-			return rfc9111.Slice(e.body, rfc9111.Span{Start: at + s.Start - run.Start, End: at + s.End - run.Start}, emit)
-		}
-		at += run.Len()
-	}
-	return io.ErrUnexpectedEOF
-}
-
-// coveredBy reports whether what is stored of a representation has all that the
-// request asks for.
-func (v *visit) coveredBy(e *entry) bool {
-	var buf [maxRanges]rfc9111.Span
-	parts, outcome := v.x.parts(buf[:0], e)
-	return outcome == rfc9111.RangeSatisfiable && !slices.ContainsFunc(parts.Spans, func(s rfc9111.Span) bool { return !e.part.coverage.Covers(s) })
+	return true, w.finish(parts.Write(e.Read, w.emit))
 }
 
 // fetchPart gets the parts that a request asks for, and keeps them.
@@ -1699,12 +1378,12 @@ func (v *visit) fetchPart() *Error {
 		}
 		return v.answered(f)
 	}
-	return v.relayPart(f, newEntry(&ex, v.x.svc), &got)
+	return v.relayPart(f, v.x.svc.newEntry(&ex), &got)
 }
 
 // relayPart sends a part to this client, for which room is reserved, and keeps
 // it.
-func (v *visit) relayPart(f *fetch, e *entry, got *rfc9111.Part) *Error {
+func (v *visit) relayPart(f *fetch, e *rfc9111.Entry, got *rfc9111.Part) *Error {
 	a := f.answer
 	v.x.cache.Stored = true
 	v.distrust(a)
@@ -1733,44 +1412,17 @@ func (k *kept) Next() ([]byte, error) {
 }
 
 // commitPart stores a part together with those that are stored.
-func (v *visit) commitPart(e *entry, got *rfc9111.Part, content []byte) {
-	v.by.store.UpdateSince(v.since, v.key, func(old *resource, _ bool) (store.Item[*resource], bool) {
-		var before *entry
+func (v *visit) commitPart(e *rfc9111.Entry, got *rfc9111.Part, content []byte) {
+	v.by.store.UpdateSince(v.since, v.key, func(old *rfc9111.Resource, _ bool) (store.Item[*rfc9111.Resource], bool) {
+		var before *rfc9111.Entry
 		if old != nil {
-			before = old.find(v.x.r.Header)
+			before = old.Find(v.x.r.Header)
 		}
-		if before != nil && before.part == nil {
-			return old.item(v.x.svc.share), true // all of it came in between
+		if before != nil && !before.Partial() {
+			return itemOf(old, v.x.svc.share), true // all of it came in between
 		}
-		return old.with(e.combined(before, got, content, v.by.maxObject), before).item(v.x.svc.share), true
+		return itemOf(old.With(e.Combined(before, got, content, v.by.maxObject), before), v.x.svc.share), true
 	})
-}
-
-// combined returns e, the head of a part, with its content and with what is
-// stored of the same representation (RFC 9111 §3.4), unless that would be more
-// than most bytes.
-func (e *entry) combined(old *entry, got *rfc9111.Part, content []byte, most int64) *entry {
-	var coverage rfc9111.Coverage
-	if old != nil && old.part != nil && old.part.Combines(got) {
-		coverage = old.part.coverage
-	}
-	next, ok := coverage.With(got.Span)
-	if !ok || next.Len() > most {
-		coverage = rfc9111.Coverage{}
-		next, _ = coverage.With(got.Span)
-	}
-	var chunks [][]byte
-	if len(coverage.Runs()) > 0 {
-		chunks = old.body
-	}
-	body := next.Combine(coverage, chunks, got.Span, content)
-	all := e.copied()
-	all.part = &part{*got, next}
-	if next.Complete(got.Size) {
-		all.part, all.status = nil, http.StatusOK
-		all.head = rfc9111.Pack(rfc9111.Whole(e.head.Header(), got.Size), nil)
-	}
-	return all.with(body)
 }
 
 // completed goes on with the rest of a response of which a part is stored.
@@ -1778,7 +1430,7 @@ func (v *visit) completed(f *fetch) *Error {
 	x, a := v.x, f.answer
 	ex := v.received(f)
 	got, ok := rfc9111.ParsePart(a.status, a.head, ex.ResponseTime)
-	if !ok || a.length != got.Len() || !v.stored.part.Combines(&got) || a.length > v.by.maxObject || !v.by.store.ReserveFor(x.svc.share, a.length) {
+	if !ok || a.length != got.Len() || !v.stored.Combines(&got) || a.length > v.by.maxObject || !v.by.store.ReserveFor(x.svc.share, a.length) {
 		f.close(nil)
 		return v.anew()
 	}
@@ -1792,9 +1444,9 @@ func (v *visit) completed(f *fetch) *Error {
 		return v.unanswered(fe)
 	}
 	verdict := rfc9111.Storable(&ex, &x.svc.policy.caching.rules)
-	e := newEntry(&ex, v.x.svc).combined(v.stored, &got, content, v.by.maxObject)
+	e := v.x.svc.newEntry(&ex).Combined(v.stored, &got, content, v.by.maxObject)
 	f.close(nil)
-	if e.part != nil { // it has not given all that was missing
+	if e.Partial() { // it has not given all that was missing
 		return v.anew()
 	}
 	switch {
@@ -1829,7 +1481,7 @@ func (v *visit) passHead() *Error {
 	if rfc9111.Troubled(a.status) && v.standsIn(true) {
 		return v.insteadOf(f)
 	}
-	if v.stored != nil && v.stored.part == nil {
+	if v.stored != nil && !v.stored.Partial() {
 		v.compare(f)
 	}
 	return x.relay(f)
@@ -1838,11 +1490,11 @@ func (v *visit) passHead() *Error {
 // compare holds a response to HEAD against what is stored.
 func (v *visit) compare(f *fetch) {
 	a := f.answer
-	switch rfc9111.Head(a.status, a.head, a.start.Add(a.head1), &v.stored.validators, v.stored.length) {
+	switch rfc9111.Head(a.status, a.head, a.start.Add(a.head1), &v.stored.Validators, v.stored.Length) {
 	case rfc9111.HeadFreshen:
 		ex := v.received(f)
 		ex.Response = a.head.Clone() // which goes on to the client
-		if e, verdict := v.stored.freshened(&ex, v.x.svc); verdict == rfc9111.VerdictStore {
+		if e, verdict := v.x.svc.freshened(v.stored, &ex); verdict == rfc9111.VerdictStore {
 			v.by.commit(v.key, v.since, v.x.svc.share, e, v.stored)
 			return
 		}
@@ -1873,7 +1525,7 @@ func (v *visit) passBy() *Error {
 			v.key = x.cacheKey(nil)
 			v.since = v.by.store.Begin(v.key)
 			x.cache.Detail = ""
-			return v.store(f, newEntry(&ex, x.svc))
+			return v.store(f, x.svc.newEntry(&ex))
 		}
 	}
 	return x.relay(f)
@@ -1898,9 +1550,9 @@ func (x *exchange) changed(target *url.URL, base string, status int, head http.H
 	}
 	switch groups, ok := rfc9111.InvalidatedGroups(x.r.Method, head); {
 	case !ok:
-		c.remove(func(key string, _ *resource) bool { return x.svc.owns(key, &here) }, false)
+		c.remove(func(key string, _ *rfc9111.Resource) bool { return x.svc.owns(key, &here) }, false)
 	case len(groups) > 0:
-		c.remove(func(key string, r *resource) bool { return r.tagged(groups) && x.svc.owns(key, &here) }, false)
+		c.remove(func(key string, r *rfc9111.Resource) bool { return r.Tagged(groups) && x.svc.owns(key, &here) }, false)
 	}
 }
 
@@ -2165,7 +1817,7 @@ type recorder struct {
 	passes      bool           // straight to the client
 	drops       bool           // the client is answered otherwise
 	begun       []byte         // of the content, until it is judged
-	kept        *entry         // the answer, where all of it is stored
+	kept        *rfc9111.Entry // the answer, where all of it is stored
 	streams     *io.PipeWriter // where it goes from then on
 	followed    chan *Error    // what becomes of the client meanwhile
 }
@@ -2329,10 +1981,10 @@ func (w *recorder) keep(ex *rfc9111.Exchange, length int64, whole bool) {
 	x := w.x
 	x.cache.Stored, w.drops = true, true
 	key := w.ownKey()
-	fl := &fill{cache: w.by, key: key, since: w.since, entry: newEntry(ex, w.x.svc), instead: w.stored, call: w.call, life: x.life, share: x.svc.share}
+	fl := &fill{cache: w.by, key: key, since: w.since, entry: w.x.svc.newEntry(ex), instead: w.stored, call: w.call, life: x.life, share: x.svc.share}
 	if whole {
 		defer fl.cache.fills.Leave()
-		w.kept = fl.entry.with([][]byte{w.begun})
+		w.kept = fl.entry.With([][]byte{w.begun})
 		x.stored(fl.commit(w.kept))
 		return
 	}

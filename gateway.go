@@ -1614,7 +1614,7 @@ func (x *exchange) explainFetch(e *Explanation, v *visit) {
 	case v != nil && v.standsInFor(err):
 		e.refuse(x, err)
 		x.cache.Forward, x.cache.Detail = rfc9111.ForwardStale, "stale-if-error"
-		e.Verdict, e.Status, e.Why = VerdictInstead, x.statusOf(v.stored), "what is stored stands in: "+e.Why
+		e.Verdict, e.Status, e.Why = VerdictInstead, v.stored.StatusFor(x.r.Method, x.special, x.start), "what is stored stands in: "+e.Why
 	default:
 		e.refuse(x, err)
 	}
@@ -1635,7 +1635,7 @@ func (x *exchange) explainCache(e *Explanation, c *Cache) {
 		}
 		s := rfc9111.Status{Miss: x.cache.Miss}
 		if e.Verdict == VerdictFresh || e.Verdict == VerdictStale || e.Verdict == VerdictRefresh {
-			s = rfc9111.Status{Hit: true, Timed: true, TTL: v.stored.terms.Lifetime - v.age.Truncate(time.Second)}
+			s = rfc9111.Status{Hit: true, Timed: true, TTL: v.stored.Terms.Lifetime - v.age.Truncate(time.Second)}
 		}
 		out.Status = c.lines.Status(&s)
 	}()
@@ -1652,7 +1652,7 @@ func (x *exchange) explainCache(e *Explanation, c *Cache) {
 	use := rfc9111.MustValidate
 	if res, ok := c.store.Peek(v.key); ok {
 		use = v.weigh(res)
-		out.Variants, out.Stored = len(res.variants), v.explainStored()
+		out.Variants, out.Stored = len(res.Variants), v.explainStored()
 	} else {
 		x.cache.Forward = rfc9111.ForwardURIMiss
 	}
@@ -1668,7 +1668,7 @@ func (x *exchange) explainCache(e *Explanation, c *Cache) {
 		v.explainMiss(e)
 		return
 	}
-	e.Status = x.statusOf(v.stored)
+	e.Status = v.stored.StatusFor(x.r.Method, x.special, x.start)
 }
 
 // foresee is begin, and says whether the function of WithCachePartition panicked.
@@ -1768,20 +1768,20 @@ func (v *visit) explainStored() *ExplainedEntry {
 	if e == nil {
 		return nil
 	}
-	t := &e.terms
+	t := &e.Terms
 	out := &ExplainedEntry{
-		State: "stale", Code: e.status, Received: e.received, Age: v.age, TTL: t.Lifetime - v.age, Lifetime: t.Lifetime, Expired: v.found.expired,
-		Source: string(rfc9111.SourceOf(&rfc9111.Exchange{Response: e.head.Header()}, &v.x.svc.policy.caching.rules)),
-		Bytes:  e.length, Partial: e.part != nil, Vary: append([]string{}, e.vary...), Validators: []string{},
+		State: "stale", Code: e.Status, Received: e.Received, Age: v.age, TTL: t.Lifetime - v.age, Lifetime: t.Lifetime, Expired: v.found.Expired,
+		Source: string(rfc9111.SourceOf(&rfc9111.Exchange{Response: e.Head.Header()}, &v.x.svc.policy.caching.rules)),
+		Bytes:  e.Length, Partial: e.Partial(), Vary: append([]string{}, e.Vary...), Validators: []string{},
 		StaleWhileRevalidate: max(t.StaleWhileRevalidate, 0), StaleIfError: v.standsIn(false),
 	}
 	if t.Fresh(v.age) {
 		out.State = "fresh"
 	}
-	if e.validators.ETag != "" {
+	if e.Validators.ETag != "" {
 		out.Validators = append(out.Validators, "ETag")
 	}
-	if e.validators.LastModified != "" {
+	if e.Validators.LastModified != "" {
 		out.Validators = append(out.Validators, "Last-Modified")
 	}
 	if t.NoStale {
@@ -1909,7 +1909,7 @@ func (x *exchange) explainHandling(say func(applies bool, option, value, state s
 	caching := &p.caching
 	closed := p.cache != nil && p.cache.closed.Load()
 	say(p.cache != nil, "WithCache", explain.List(
-		explain.If(caching.maxStale > 0, "stale for up to "+explain.Span(caching.maxStale)),
+		explain.If(caching.rules.MaxStale > 0, "stale for up to "+explain.Span(caching.rules.MaxStale)),
 		explain.If(caching.rules.Authorized, "authorized answers too"), explain.If(caching.rules.Cookies, "answers with cookies too"),
 		explain.If(caching.rules.Unheeded, "whatever the request's Cache-Control says"),
 	), explain.If(closed, "it was shut down"))

@@ -217,10 +217,9 @@ func defaultPolicy() policy {
 		logLimit:            100,
 		caching: caching{
 			rules: rfc9111.Config{
-				KeepStale: true, MaxHeuristic: 24 * time.Hour, Targeted: []string{rfc9111.CDNCacheControl},
+				KeepStale: true, MaxStale: 24 * time.Hour, MaxHeuristic: 24 * time.Hour, Targeted: []string{rfc9111.CDNCacheControl},
 				StaleWhileRevalidate: rfc9111.Absent, StaleIfError: rfc9111.Absent,
 			},
-			maxStale: 24 * time.Hour,
 			collapse: 10 * time.Second,
 		},
 	}
@@ -695,7 +694,7 @@ func WithStaleIfError(d time.Duration) CachingOption {
 // (RFC 9111 §4.2.4). Responses that say must-revalidate, proxy-revalidate,
 // s-maxage or no-cache are never served stale. Default 24 h. Zero: none is.
 func WithMaxStale(d time.Duration) CachingOption {
-	return cachingTime("WithMaxStale", d, func(c *caching) *time.Duration { return &c.maxStale })
+	return cachingTime("WithMaxStale", d, func(c *caching) *time.Duration { return &c.rules.MaxStale })
 }
 
 // WithCollapseTimeout bounds how long a request waits for the header of the

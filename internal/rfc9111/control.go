@@ -1,5 +1,6 @@
-// Package rfc9111 holds the rules of RFC 9111 (HTTP Caching) for a shared cache, as functions of the messages alone: it keeps no state, does no
-// input or output and reads no clock. Where the standard leaves a choice the stricter reading is taken.
+// Package rfc9111 holds the rules of RFC 9111 (HTTP Caching) for a shared cache, as functions of the messages alone, and what a cache keeps by them:
+// a Resource of Entries under each key. It does no input or output and reads no clock. Where the standard leaves a choice the stricter reading is
+// taken.
 //
 // Header arguments are read only, except where a function says so. Their names are canonical, as net/http makes them; nil is an empty header.
 // All functions may be called concurrently. ParseRequest, Lookup, AppendKey, AppendVariant, MatchVariant, CurrentAge and the methods of Terms

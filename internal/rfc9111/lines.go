@@ -30,9 +30,6 @@ type Hit struct {
 	seconds int64
 }
 
-// Is reports whether it is for that second.
-func (h *Hit) Is(seconds int64) bool { return h.seconds == seconds }
-
 // Hit returns the fields for an age, in whole seconds. Entries of one age and lifetime share them, as long as no other has taken their place: there
 // are fewer to be made, and a hit finds them where others have just been.
 func (l *Lines) Hit(seconds int64, lifetime time.Duration) *Hit {

@@ -103,7 +103,7 @@ func Whole(part http.Header, size int64) http.Header {
 func AskFor(h http.Header, missing []Span, v *Validators) bool {
 	StripConditions(h)
 	strong := v.Strong()
-	if strong == "" || len(missing) == 0 || len(missing) > maxRanges {
+	if strong == "" || len(missing) == 0 || len(missing) > MaxRanges {
 		return false
 	}
 	text := []byte("bytes=")

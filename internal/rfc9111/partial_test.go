@@ -143,7 +143,7 @@ func TestWhole(t *testing.T) {
 func TestAskFor(t *testing.T) {
 	t.Parallel()
 	tag, date, weak := version(`"a"`, at(-60*second)), version("", at(-60*second)), version(`W/"a"`, at(-60*second))
-	many := make([]Span, maxRanges+1)
+	many := make([]Span, MaxRanges+1)
 	for _, row := range []struct {
 		name    string
 		missing []Span
@@ -243,7 +243,7 @@ func TestCoverageDoesNotAllocateOnReading(t *testing.T) {
 	for i := range int64(20) {
 		c, _ = c.With(Span{10 * i, 10*i + 5})
 	}
-	var room [maxRanges]Span
+	var room [MaxRanges]Span
 	assert.Zero(t, testing.AllocsPerRun(100, func() {
 		c.Covers(Span{31, 34})
 		c.Missing(room[:0], Span{31, 64})

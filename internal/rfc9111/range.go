@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// maxRanges is how many ranges one request may name, satisfiable or not (RFC 9110 §17.15).
-const maxRanges = 16
+// MaxRanges is how many ranges one request may name, satisfiable or not (RFC 9110 §17.15).
+const MaxRanges = 16
 
 // Span is a run of bytes, from Start to before End. It is never empty where this package returns it.
 type Span struct{ Start, End int64 }
@@ -70,7 +70,7 @@ func ParseRange(dst []Span, lines []string, size int64) ([]Span, RangeOutcome) {
 	}
 	at, members, overlaps, total := len(dst), 0, 0, int64(0)
 	for rest := skipEmpty(set); rest != ""; rest = skipEmpty(rest) {
-		if members++; members > maxRanges {
+		if members++; members > MaxRanges {
 			return dst[:at], RangeIgnored
 		}
 		var span Span

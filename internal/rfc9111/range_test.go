@@ -265,7 +265,7 @@ func TestMultipartIsWorthwhile(t *testing.T) {
 }
 
 func TestRangesDoNotAllocate(t *testing.T) {
-	var room [maxRanges]Span
+	var room [MaxRanges]Span
 	stored := version(`"a"`, at(-60*second))
 	for _, h := range []http.Header{
 		{"Range": {"bytes=0-0"}}, {"Range": {"bytes=0-0,-1"}, "If-Range": {`"a"`}}, {"Range": {"bytes=0-0"}, "If-Range": {at(-60 * second)}},
@@ -284,7 +284,7 @@ func FuzzParseRange(f *testing.F) {
 	f.Fuzz(func(t *testing.T, value string, size int64) {
 		spans, out := ParseRange(nil, []string{value}, size)
 		require.Equal(t, out == RangeSatisfiable, len(spans) > 0)
-		require.LessOrEqual(t, len(spans), maxRanges)
+		require.LessOrEqual(t, len(spans), MaxRanges)
 		total, text := int64(0), "bytes="
 		for i, s := range spans {
 			require.True(t, 0 <= s.Start && s.Start < s.End && s.End <= size, "within")
@@ -318,7 +318,7 @@ func BenchmarkRanges(b *testing.B) {
 		{"one", "bytes=0-499"}, {"three", "bytes=0-0, 100-199, -1"}, {"hostile", "bytes=" + strings.Repeat("0-0,2-2,", 1000)},
 	} {
 		b.Run("range="+row.name, func(b *testing.B) {
-			var room [maxRanges]Span
+			var room [MaxRanges]Span
 			h := http.Header{"Range": {row.value}, "If-Range": {`"a"`}}
 			b.ReportAllocs()
 			for b.Loop() {

@@ -41,12 +41,13 @@ func (x *Exchange) directives(targets []string) *ResponseControl {
 
 // Config is what the operator permits and adds beyond what a response says. The zero value permits and adds nothing.
 type Config struct {
-	Authorized bool     // all clients share one identity: RFC 9111 §3.5 is met by agreement
-	Cookies    bool     // responses that set cookies, and responses to requests with cookies, are stored like others
-	KeepStale  bool     // what is stale at once is stored, too, if it can be validated or may be served stale
-	MaxVary    int      // a response that varies by more fields is not stored; 0: 16, which is also the most
-	Targeted   []string // the targeted fields that this cache goes by, canonical, the most applicable first (RFC 9213 §2.2)
-	Unheeded   bool     // Cache-Control of requests means nothing
+	Authorized bool          // all clients share one identity: RFC 9111 §3.5 is met by agreement
+	Cookies    bool          // responses that set cookies, and responses to requests with cookies, are stored like others
+	KeepStale  bool          // what is stale at once is stored, too, if it can be validated or may be served stale
+	MaxVary    int           // a response that varies by more fields is not stored; 0: 16, which is also the most
+	Targeted   []string      // the targeted fields that this cache goes by, canonical, the most applicable first (RFC 9213 §2.2)
+	Unheeded   bool          // Cache-Control of requests means nothing
+	MaxStale   time.Duration // how stale a response may be in place of an error, at the most
 	Key        KeyRules
 
 	// A response that states no lifetime, but may be stored without (RFC 9111 §4.2.2), has the tenth of its age since Last-Modified, at most

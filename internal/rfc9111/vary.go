@@ -2,13 +2,11 @@ package rfc9111
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/binary"
 	"net/http"
 	"net/textproto"
 	"slices"
 	"strings"
-	"time"
 )
 
 const (
@@ -92,25 +90,6 @@ func MatchVariant(stored []byte, names []string, request http.Header) bool {
 	}
 	var scratch [512]byte
 	return bytes.Equal(stored, AppendVariant(scratch[:0], names, request))
-}
-
-// Candidate is what decides between stored responses that all match a request.
-type Candidate struct {
-	Varies   bool      // it names the fields that select it
-	Date     time.Time // when it was generated (Validators.Date)
-	Received time.Time // when it was stored or last validated
-}
-
-// CompareCandidates is negative when a is to be chosen over b: one that names what selects it over one that forgot to (RFC 9111 §4.1), then the
-// most recent by Date (§4), then the one that came last.
-func CompareCandidates(a, b Candidate) int {
-	if a.Varies != b.Varies {
-		if a.Varies {
-			return -1
-		}
-		return 1
-	}
-	return cmp.Or(b.Date.Compare(a.Date), b.Received.Compare(a.Received))
 }
 
 // appendField appends one field: four bytes that say how long its value is, plus one, or that it is absent; then the value.

@@ -188,20 +188,6 @@ func TestVariantsAreSpelledOneWay(t *testing.T) {
 	}
 }
 
-func TestCandidates(t *testing.T) {
-	t.Parallel()
-	older := Candidate{Varies: true, Date: today, Received: today}
-	for name, worse := range map[string]Candidate{
-		"§4 the most recent by Date":            {Varies: true, Date: today.Add(-second), Received: today.Add(second)},
-		"§4.1 one with Vary before one without": {Date: today.Add(second), Received: today.Add(second)},
-		"the last to come of one Date":          {Varies: true, Date: today, Received: today.Add(-second)},
-	} {
-		assert.Negative(t, CompareCandidates(older, worse), name)
-		assert.Positive(t, CompareCandidates(worse, older), name)
-	}
-	assert.Zero(t, CompareCandidates(older, older))
-}
-
 func TestVariantsOfOtherNamesDiffer(t *testing.T) {
 	t.Parallel()
 	h := http.Header{"A": {"1"}, "B": {"1"}}

@@ -1,0 +1,197 @@
+package rfc9111
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// entryOf returns an entry of the exchange that storable makes.
+func entryOf(do ...func(*Exchange)) *Entry {
+	x := storable()
+	for _, f := range do {
+		f(x)
+	}
+	return NewEntry(x, &Config{MaxStale: time.Hour}, func(h http.Header) { delete(h, "Connection") }, "X-Id")
+}
+
+func stored(body string, do ...func(*Exchange)) *Entry {
+	return entryOf(do...).With([][]byte{[]byte(body)})
+}
+
+// partOf returns an entry of a span of "0123456789".
+func partOf(from, to int64) (*Entry, *Part) {
+	e := entryOf(part, answers("Content-Range", string(AppendContentRange(nil, Span{from, to}, 10))))
+	return e, &Part{Span: Span{from, to}, Size: 10, Validators: e.Validators}
+}
+
+func contentOf(t *testing.T, e *Entry, s Span) string {
+	var text strings.Builder
+	require.NoError(t, e.Read(s, func(p []byte) error { text.Write(p); return nil }))
+	return text.String()
+}
+
+func TestNewEntryKeepsWhatIsOfTheResponse(t *testing.T) {
+	t.Parallel()
+	e := entryOf(answers("Connection", "x"), answers("Age", "7"), answers("X-Id", "1"), answers("Etag", `"a"`), answers("Last-Modified", at(-time.Hour)),
+		answers("Vary", "Accept"), answers("Cache-Tag", "red, green"))
+	assert.Equal(t, http.Header{
+		"Cache-Control": {"max-age=60"}, "Date": {at(0)}, "Content-Type": {"text/plain"}, "Etag": {`"a"`}, "Last-Modified": {at(-time.Hour)},
+		"Vary": {"Accept"}, "Cache-Tag": {"red, green"},
+	}, e.Head.Header())
+	assert.Equal(t, "7", e.Aged)
+	assert.Equal(t, 7*second, e.Terms.Age)
+	assert.Equal(t, []string{"Accept"}, e.Vary)
+	assert.True(t, e.Matches(http.Header{"Accept": {"*/*"}}))
+	assert.False(t, e.Matches(http.Header{"Accept": {"text/html"}}))
+	assert.Equal(t, AppendVariant([]byte("key"), []string{"Accept"}, browser), e.AppendVariant([]byte("key"), browser))
+	assert.Equal(t, Validators{ETag: `"a"`, LastModified: at(-time.Hour), Modified: today.Add(-time.Hour).Truncate(second), Date: today.Truncate(second)}, e.Validators)
+	assert.True(t, e.tagged([]string{"blue", "green"}))
+	assert.False(t, e.tagged([]string{"blue"}))
+	assert.False(t, e.Untyped || e.Refers || e.Partial())
+}
+
+func TestNewEntryOf(t *testing.T) {
+	t.Parallel()
+	dateless := func(x *Exchange) { delete(x.Response, "Date") }
+	for _, row := range []struct {
+		name string
+		do   []func(*Exchange)
+		want func(*Entry) bool
+	}{
+		{"RFC 9110 §6.6.1 no Date", []func(*Exchange){dateless}, func(e *Entry) bool { return e.Head.Get("Date") == at(0) }},
+		{"RFC 9110 §8.6 a 204 with a length", []func(*Exchange){status(204), answers("Content-Length", "0")}, func(e *Entry) bool { return e.With(nil).Head.Get("Content-Length") == "" }},
+		{"Location", []func(*Exchange){answers("Location", "/a")}, func(e *Entry) bool { return e.Refers }},
+		{"Content-Location", []func(*Exchange){answers("Content-Location", "/a")}, func(e *Entry) bool { return e.Refers }},
+		{"no Content-Type", []func(*Exchange){func(x *Exchange) { delete(x.Response, "Content-Type") }}, func(e *Entry) bool { return e.Untyped }},
+		{"more tags than are kept", []func(*Exchange){answers("Surrogate-Key", strings.Repeat("a", maxNameBytes+1))}, func(e *Entry) bool { return e.tagged([]string{"any"}) }},
+	} {
+		assert.True(t, row.want(entryOf(row.do...)), row.name)
+	}
+}
+
+func TestWithContent(t *testing.T) {
+	t.Parallel()
+	bare := entryOf()
+	e := bare.With([][]byte{[]byte("abc"), []byte("de")})
+	assert.Equal(t, "5", e.Head.Get("Content-Length"))
+	assert.EqualValues(t, 5, e.Length)
+	assert.Empty(t, bare.Head.Get("Content-Length"))
+	assert.EqualValues(t, entryOverhead+5+2*24+e.Head.Size(), e.Size)
+	assert.Equal(t, "bcd", contentOf(t, e, Span{1, 4}))
+	long := entryOf(answers("Vary", "Accept"), answers("Cache-Tag", "red")).With(nil)
+	assert.EqualValues(t, entryOverhead+long.Head.Size()+int64(len(long.variant)+len("Accept")+len("red")+2*16), long.Size)
+	assert.Equal(t, "0", long.Head.Get("Content-Length"))
+}
+
+func TestUseless(t *testing.T) {
+	t.Parallel()
+	tagged := answers("Etag", `"1"`)
+	for _, row := range []struct {
+		name string
+		do   []func(*Exchange)
+		want time.Duration // after it came
+	}{
+		{"§4.2.4 whose service may be out of reach", nil, time.Minute + time.Hour},
+		{"that was old when it came", []func(*Exchange){answers("Age", "20")}, 40*second + time.Hour},
+		{"RFC 5861 §4 of which it says so", []func(*Exchange){says("max-age=60, stale-if-error=10")}, 70 * second},
+		{"RFC 5861 §3 longer", []func(*Exchange){says("max-age=60, stale-if-error=10, stale-while-revalidate=20")}, 80 * second},
+		{"§4.3 that can be validated", []func(*Exchange){says("max-age=60, stale-if-error=10"), tagged}, time.Minute + time.Hour},
+		{"RFC 5861 §4 longer than that", []func(*Exchange){says("max-age=60, stale-if-error=7200"), tagged}, time.Minute + 2*time.Hour},
+	} {
+		assert.Equal(t, today.Add(row.want+second), entryOf(row.do...).Useless(), row.name)
+	}
+}
+
+func TestNewer(t *testing.T) { // RFC 9111 §4.3.4
+	t.Parallel()
+	e := stored("abc", answers("X-A", "old"), answers("Etag", `"1"`))
+	x := &Exchange{
+		Method: http.MethodHead, Status: http.StatusNotModified, Request: browser, Injected: true, ResponseTime: today.Add(time.Minute),
+		Response: http.Header{"X-A": {"new"}, "Cache-Control": {"no-store"}, "Content-Length": {"9"}},
+	}
+	x.directives(nil)
+	newer := e.Newer(x)
+	assert.Equal(t, http.Header{"X-A": {"new"}, "Cache-Control": {"no-store"}, "Content-Type": {"text/plain"}, "Etag": {`"1"`}, "Content-Length": {"3"}}, newer.Response)
+	assert.Equal(t, Exchange{
+		Method: http.MethodGet, Status: http.StatusOK, Request: browser, Response: newer.Response, Injected: true, Framed: true, ResponseTime: today.Add(time.Minute),
+	}, newer)
+}
+
+func TestHitOfAnEntry(t *testing.T) {
+	t.Parallel()
+	e, lines := stored("abc"), &Lines{Cache: "c"}
+	h := e.Hit(5*second+1, lines)
+	assert.Equal(t, "5", h.Age)
+	assert.Equal(t, "c; hit; ttl=55", h.Status)
+	for i := range lines.hits {
+		lines.hits[i].Store(nil)
+	}
+	assert.Same(t, h, e.Hit(6*second-1, lines), "it has its own")
+	assert.Equal(t, "6", e.Hit(6*second, lines).Age)
+}
+
+func TestStatusForARequest(t *testing.T) {
+	t.Parallel()
+	e := stored("0123456789", answers("Etag", `"1"`))
+	wordy := stored("0123456789", answers("Content-Type", strings.Repeat("t", 2000)+"/x")) // whose parts repeat it
+	for _, row := range []struct {
+		name, field, value string
+		e                  *Entry
+		want               int
+	}{
+		{"RFC 9110 §15.3.1", "Accept", "*/*", e, 200},
+		{"RFC 9110 §15.4.5", "If-None-Match", `"1"`, e, 304},
+		{"RFC 9110 §15.3.7", "Range", "bytes=2-3", e, 206},
+		{"RFC 9110 §15.3.7.2", "Range", "bytes=2-3,5-6", e, 206},
+		{"RFC 9110 §15.5.17", "Range", "bytes=10-", e, 416},
+		{"RFC 9110 §15.3.7.2 parts that take more than all", "Range", "bytes=2-3,5-6", wordy, 200},
+	} {
+		assert.Equal(t, row.want, row.e.StatusFor(http.MethodGet, http.Header{row.field: {row.value}}, today), row.name)
+	}
+	parts, outcome := e.Parts(nil, http.MethodGet, http.Header{"Range": {"bytes=0-1,5-6"}}, today)
+	assert.Equal(t, RangeSatisfiable, outcome)
+	assert.Equal(t, []Span{{0, 2}, {5, 7}}, parts.Spans)
+	assert.Equal(t, "text/plain", parts.ContentType)
+	assert.NotEmpty(t, parts.Boundary)
+}
+
+func TestCombinedParts(t *testing.T) { // RFC 9111 §3.3, §3.4
+	t.Parallel()
+	first, got := partOf(0, 3)
+	one := first.Combined(nil, got, []byte("012"), 100)
+	assert.True(t, one.Partial())
+	assert.Equal(t, Span{3, 10}, one.Missing(10))
+	assert.Zero(t, one.Missing(9), "the whole would be too large")
+	third, got := partOf(6, 8)
+	two := third.Combined(one, got, []byte("67"), 100)
+	assert.EqualValues(t, 5, two.Length)
+	assert.Zero(t, two.Missing(10), "there are several gaps")
+	assert.Equal(t, "12", contentOf(t, two, Span{1, 3}))
+	assert.Equal(t, "7", contentOf(t, two, Span{7, 8}))
+	require.Error(t, two.Read(Span{2, 7}, func([]byte) error { return nil }))
+	for text, want := range map[string]bool{"bytes=0-2": true, "bytes=1-1,6-7": true, "bytes=2-3": false, "bytes=6-": false, "bytes=10-": false} {
+		assert.Equal(t, want, two.Covers(http.MethodGet, http.Header{"Range": {text}}, today), text)
+	}
+	assert.Equal(t, http.StatusPartialContent, two.StatusFor(http.MethodGet, http.Header{"Range": {"bytes=0-2"}}, today))
+
+	rest, got := partOf(3, 10)
+	all := rest.Combined(two, got, []byte("3456789"), 100)
+	assert.False(t, all.Partial())
+	assert.Equal(t, http.StatusOK, all.Status)
+	assert.Equal(t, "10", all.Head.Get("Content-Length"))
+	assert.Empty(t, all.Head.Get("Content-Range"))
+	assert.Equal(t, "0123456789", contentOf(t, all, Span{0, 10}))
+
+	few := rest.Combined(two, got, []byte("3456789"), 9)
+	assert.EqualValues(t, 7, few.Length, "the newest alone, where all are too much")
+	other := *got
+	other.Validators.ETag = `"2"`
+	assert.False(t, two.Combines(&other))
+	assert.EqualValues(t, 7, rest.Combined(two, &other, []byte("3456789"), 100).Length, "of another version")
+	assert.False(t, all.Combines(got), "it is whole")
+}
