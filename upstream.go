@@ -973,7 +973,7 @@ type fetch struct {
 	triedBuf    [2]*replicaState
 	uploads     sync.WaitGroup // of attempts that still read body
 	first       attempt        // where most fetches end
-	answer      *attempt       // the last attempt, which is the answer's once run has returned nil
+	answer      *attempt       // the last attempt that was begun, which is the answer's once run has returned nil
 
 	mu        sync.Mutex
 	cutBy     error
@@ -1471,9 +1471,7 @@ func (f *fetch) try() (*attempt, *Error) {
 	if f.hedged && f.purse.Spent() == 1 {
 		return f.race(a)
 	}
-	err = a.run()
-	f.answer = a
-	return a, err
+	return a, a.run()
 }
 
 // newAttempt prepares an attempt at an endpoint that was not tried yet, where
@@ -1496,6 +1494,7 @@ func (f *fetch) newAttempt() (*attempt, *Error) {
 	if a.endpoint.client == nil {
 		a.wire = new(roundtrip.Exchange)
 	}
+	f.answer = a // which ends with the fetch, should what is the app's panic on the way
 	ctx := f.ctx
 	if f.detached && a.endpoint.client == nil {
 		ctx = context.WithoutCancel(ctx)
@@ -1554,7 +1553,7 @@ func (f *fetch) race(a *attempt) (*attempt, *Error) {
 	select {
 	case r = <-results:
 	case <-t.C:
-		b := f.hedge(results)
+		b := f.hedge(a, results)
 		if r = <-results; b != nil {
 			r = f.decide(r, a, b, results)
 		}
@@ -1579,12 +1578,19 @@ func (f *fetch) runAside(a *attempt, results chan<- result) bool {
 	})
 }
 
-// hedge starts a second attempt, if it may be paid for.
-func (f *fetch) hedge(results chan<- result) *attempt {
+// hedge starts a second attempt beside a, if it may be paid for.
+func (f *fetch) hedge(a *attempt, results chan result) *attempt {
 	if !f.purse.Take() {
 		return nil
 	}
+	begun := false
+	defer func() {
+		if !begun { // a panic of what begins it
+			f.callOff(a, results)
+		}
+	}()
 	b, err := f.newAttempt()
+	begun = true
 	if err == nil && f.runAside(b, results) {
 		f.svc.up.stats.hedges.Add(1)
 		return b
@@ -1603,14 +1609,22 @@ func (f *fetch) decide(r result, a, b *attempt, results <-chan result) result {
 	if r.attempt == a {
 		loser = b
 	}
+	f.callOff(loser, results)
+	return r
+}
+
+// callOff ends the slower of two attempts, whose result is yet to come.
+func (f *fetch) callOff(loser *attempt, results <-chan result) {
 	loser.lost.Store(true)
 	loser.wire.Abort(errLost)
-	f.svc.up.life.Go("hedge's loser", func() {
-		if late := <-results; late.err == nil {
-			late.end(nil)
+	late := func() {
+		if r := <-results; r.err == nil {
+			r.end(nil)
 		}
-	})
-	return r
+	}
+	if !f.svc.up.life.Go("hedge's loser", late) {
+		late()
+	}
 }
 
 // errLost is why the slower of two attempts that race was called off.
