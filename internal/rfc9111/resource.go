@@ -20,12 +20,17 @@ type Resource struct {
 const maxVariants = 16
 
 // newResource takes the variants over.
-func newResource(variants ...*Entry) *Resource {
-	r := &Resource{Variants: variants}
+func newResource(variants []*Entry) *Resource {
 	if len(variants) == 1 {
-		r.only[0] = variants[0]
-		r.Variants = r.only[:]
+		return resourceOf(variants[0])
 	}
+	return &Resource{Variants: variants}
+}
+
+// resourceOf returns a resource with one variant.
+func resourceOf(e *Entry) *Resource {
+	r := &Resource{only: [1]*Entry{e}}
+	r.Variants = r.only[:]
 	return r
 }
 
@@ -54,7 +59,7 @@ func compareEntries(a, b *Entry) int {
 // without the oldest if they are too many. r may be nil, as may instead.
 func (r *Resource) With(e, instead *Entry) *Resource {
 	if r == nil {
-		return newResource(e)
+		return resourceOf(e)
 	}
 	others := make([]*Entry, 0, len(r.Variants)+1)
 	for _, old := range r.Variants {
@@ -62,7 +67,7 @@ func (r *Resource) With(e, instead *Entry) *Resource {
 			others = append(others, old)
 		}
 	}
-	return newResource(append(others[max(0, len(others)-maxVariants+1):], e)...)
+	return newResource(append(others[max(0, len(others)-maxVariants+1):], e))
 }
 
 // Expire returns the resource with nothing in it that is fresh.
@@ -71,7 +76,7 @@ func (r *Resource) Expire(now time.Time) *Resource {
 	for i, e := range r.Variants {
 		stale[i] = e.expire(now)
 	}
-	out := newResource(stale...)
+	out := newResource(stale)
 	out.Expired = true
 	return out
 }

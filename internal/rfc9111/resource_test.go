@@ -35,7 +35,7 @@ func TestFind(t *testing.T) { // RFC 9111 §4, §4.1
 		"one without, where no other is one": {[]*Entry{en, forgot}, forgot},
 		"the last to come of one Date":       {[]*Entry{variantOf("de"), de}, de},
 	} {
-		assert.Same(t, row.want, newResource(row.variants...).Find(asking("de")), name)
+		assert.Same(t, row.want, newResource(row.variants).Find(asking("de")), name)
 	}
 }
 
@@ -58,7 +58,7 @@ func TestWithVariants(t *testing.T) {
 
 func TestExpire(t *testing.T) {
 	t.Parallel()
-	r := newResource(variantOf("de"), variantOf("en", says("max-age=10")))
+	r := newResource([]*Entry{variantOf("de"), variantOf("en", says("max-age=10"))})
 	now := today.Add(20 * second)
 	out := r.Expire(now)
 	assert.True(t, out.Expired)
@@ -75,7 +75,7 @@ func TestExpire(t *testing.T) {
 
 func TestTagged(t *testing.T) {
 	t.Parallel()
-	r := newResource(variantOf("de"), variantOf("en", answers("Cache-Tag", "red")))
+	r := newResource([]*Entry{variantOf("de"), variantOf("en", answers("Cache-Tag", "red"))})
 	assert.True(t, r.Tagged([]string{"blue", "red"}))
 	assert.False(t, r.Tagged([]string{"blue"}))
 }
@@ -83,8 +83,8 @@ func TestTagged(t *testing.T) {
 func TestResourceIsUselessWithItsLastVariant(t *testing.T) {
 	t.Parallel()
 	long, short := variantOf("de", says("max-age=600")), variantOf("en")
-	assert.Equal(t, long.Useless(), newResource(long, short).Useless())
-	assert.Equal(t, long.Useless(), newResource(short, long).Useless())
+	assert.Equal(t, long.Useless(), newResource([]*Entry{long, short}).Useless())
+	assert.Equal(t, long.Useless(), newResource([]*Entry{short, long}).Useless())
 }
 
 func TestWhatA304IsAbout(t *testing.T) { // RFC 9111 §4.3.4
@@ -115,7 +115,7 @@ func TestWhatA304IsAbout(t *testing.T) { // RFC 9111 §4.3.4
 		{"no validator", []*Entry{bare}, bare, "it", nil, "", nil, false},
 		{"no part of one", []*Entry{fragment, de}, nil, "es", []*Entry{de}, `"de"`, de, false},
 	} {
-		r := newResource(row.variants...)
+		r := newResource(row.variants)
 		about := r.Validatable(row.selected, asking(row.language))
 		assert.Equal(t, row.about, about, row.name)
 		named := Conditions(about, row.selected)
@@ -126,6 +126,6 @@ func TestWhatA304IsAbout(t *testing.T) { // RFC 9111 §4.3.4
 		assert.Same(t, row.want, Confirmed(about, named, row.selected, &Validators{ETag: row.tag}), row.name)
 	}
 	again := variantOf("de", etag(`"de"`), answers("Date", at(-second)))
-	about := newResource(again, de).Validatable(de, asking("de"))
+	about := newResource([]*Entry{again, de}).Validatable(de, asking("de"))
 	assert.Same(t, de, Confirmed(about, Conditions(about, de), de, &Validators{ETag: `"de"`}), "the selected one of several that have the tag")
 }
