@@ -63,11 +63,16 @@ func NewEntry(x *Exchange, c *Config, strip func(http.Header), skip string) *Ent
 	if bodyless(e.Status) {
 		delete(head, "Content-Length") // RFC 9110 §8.6
 	}
-	e.Head = Pack(head, func(name string) bool { return name == "Age" || name == skip })
 	e.Validators = ParseValidators(head, e.Received)
+	e.pack(head, func(name string) bool { return name == "Age" || name == skip })
+	return e
+}
+
+// pack keeps a header, and none that was kept before: the validators lie in it.
+func (e *Entry) pack(head http.Header, skip func(name string) bool) {
+	e.Head = Pack(head, skip)
 	e.Validators.ETag = lyingIn(e.Head.Get("Etag"), e.Validators.ETag)
 	e.Validators.LastModified = lyingIn(e.Head.Get("Last-Modified"), e.Validators.LastModified)
-	return e
 }
 
 // bodyless reports whether an answer to GET has no content by its status (RFC 9110 §6.4.1).
@@ -106,7 +111,7 @@ func (e *Entry) With(body [][]byte) *Entry {
 	if e.Head.Get("Content-Length") == "" && !bodyless(e.Status) {
 		head := e.Head.Header()
 		head["Content-Length"] = []string{strconv.FormatInt(whole.Length, 10)}
-		whole.Head = Pack(head, nil)
+		whole.pack(head, nil)
 	}
 	whole.Size = entryOverhead + whole.Length + whole.Head.Size() + int64(len(whole.variant)) + int64(len(body))*24
 	for _, list := range [][]string{whole.Vary, whole.tags} {
@@ -287,7 +292,7 @@ func (e *Entry) Combined(old *Entry, got *Part, content []byte, most int64) *Ent
 	all.part = &storedPart{*got, next}
 	if next.Complete(got.Size) {
 		all.part, all.Status = nil, http.StatusOK
-		all.Head = Pack(Whole(e.Head.Header(), got.Size), nil)
+		all.pack(Whole(e.Head.Header(), got.Size), nil)
 	}
 	return all.With(body)
 }

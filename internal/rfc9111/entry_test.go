@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -86,6 +87,25 @@ func TestWithContent(t *testing.T) {
 	long := entryOf(answers("Vary", "Accept"), answers("Cache-Tag", "red")).With(nil)
 	assert.EqualValues(t, entryOverhead+long.Head.Size()+int64(len(long.variant)+len("Accept")+len("red")+2*16), long.Size)
 	assert.Equal(t, "0", long.Head.Get("Content-Length"))
+}
+
+// What an entry takes is counted by its head, so nothing of it may keep another alive.
+func TestValidatorsLieInTheHead(t *testing.T) {
+	t.Parallel()
+	liesIn := func(text, s string) bool {
+		from, at := uintptr(unsafe.Pointer(unsafe.StringData(text))), uintptr(unsafe.Pointer(unsafe.StringData(s)))
+		return from <= at && at+uintptr(len(s)) <= from+uintptr(len(text))
+	}
+	do := []func(*Exchange){answers("Etag", `"1"`), answers("Last-Modified", at(-time.Hour))}
+	bare := entryOf(do...)
+	rest, got := partOf(0, 10)
+	for name, e := range map[string]*Entry{
+		"new": bare, "with its content": bare.With([][]byte{[]byte("abc")}), "that has its length": entryOf(append(do, answers("Content-Length", "3"))...).With(nil),
+		"of parts": rest.Combined(nil, got, []byte("0123456789"), 100),
+	} {
+		assert.True(t, liesIn(e.Head.text, e.Validators.ETag), name)
+		assert.True(t, e.Validators.LastModified == "" || liesIn(e.Head.text, e.Validators.LastModified), name)
+	}
 }
 
 func TestUseless(t *testing.T) {
