@@ -111,7 +111,7 @@ func guess(x *Exchange, cc *ResponseControl, c *Config, date time.Time) time.Dur
 	if cc.Vague || pragmaNoCache(x.Response) {
 		return 0
 	}
-	if c.NegativeTTL > 0 && c.negative(x.Status) {
+	if c.NegativeTTL > 0 && negative(x.Status) {
 		return clamp(c.NegativeTTL)
 	}
 	if !heuristic(x.Status) && !cc.Public {
@@ -137,16 +137,13 @@ func heuristic(status int) bool {
 	return false
 }
 
-// negative reports whether a status is one that NegativeTTL is for. With NegativeErrors these are all errors that may be the resource's: those
-// that a client can bring about by the form of its request, or by what it may not do, are not, or one client could deny the others an answer.
-func (c *Config) negative(status int) bool {
+// negative reports whether a status is one that NegativeTTL is for, of those that are heuristically cacheable.
+func negative(status int) bool {
 	switch status {
 	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusGone, http.StatusRequestURITooLong, http.StatusNotImplemented:
 		return true
-	case http.StatusBadRequest, http.StatusForbidden, http.StatusRequestEntityTooLarge, http.StatusHTTPVersionNotSupported:
-		return false
 	}
-	return c.NegativeErrors && status >= http.StatusBadRequest
+	return false
 }
 
 // initialAgeOf computes corrected_initial_age (RFC 9111 §4.2.3).

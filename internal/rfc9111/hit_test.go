@@ -63,7 +63,7 @@ func (h *hit) serve() bool {
 	}
 	key := AppendKey(h.key[:0], "products http://p1:8001", "shop.example", "/api/products/4711?currency=EUR")
 	age := CurrentAge(second, today, today.Add(second))
-	return len(key) > 0 && MatchVariant(h.stored, h.names, h.x.Request) && minute.Use(c, age) == Fresh
+	return len(key) > 0 && MatchVariant(h.stored, h.names, h.x.Request) && useOf(minute, c, age) == Fresh
 }
 
 func TestHitDoesNotAllocate(t *testing.T) {
@@ -103,7 +103,7 @@ func BenchmarkHitStep(b *testing.B) {
 			AppendKey(h.key[:0], "products http://p1:8001", "shop.example", "/api/products/4711?currency=EUR")
 		}},
 		{"MatchVariant", func() { MatchVariant(h.stored, h.names, browser) }},
-		{"Use", func() { minute.Use(noRequest, second) }},
+		{"Judge", func() { minute.Judge(noRequest, second) }},
 	} {
 		b.Run("step="+step.name, func(b *testing.B) {
 			b.ReportAllocs()

@@ -59,16 +59,9 @@ const (
 	WhileRevalidate            // it answers the request, and is validated behind it (RFC 5861 §3)
 )
 
-// Fresh reports whether the response is fresh at that age (RFC 9111 §4.2) and may be used without validation. Where it is and Use says
+// Fresh reports whether the response is fresh at that age (RFC 9111 §4.2) and may be used without validation. Where it is and Judge says
 // MustValidate, the reason is in the request.
 func (t Terms) Fresh(age time.Duration) bool { return !t.NoCache && t.Lifetime > age }
-
-// Use decides on a request (RFC 9111 §4, §5.2.1). A cache that does not grant what its clients ask for changes c before: without MaxStale none is
-// served stale on a client's word, and ParseRequest(nil) is a client that asks for nothing.
-func (t Terms) Use(c RequestControl, age time.Duration) Use {
-	use, _ := t.Judge(c, age)
-	return use
-}
 
 // Doubt is why a stored response must be validated. The zero value is none.
 type Doubt uint8
@@ -93,7 +86,8 @@ func (d Doubt) String() string {
 	}[d]
 }
 
-// Judge is Use, and says why a response must be validated, if it must.
+// Judge decides on a request (RFC 9111 §4, §5.2.1), and says why the response must be validated, if it must. A cache that does not grant what its
+// clients ask for changes c before: without MaxStale none is served stale on a client's word, and ParseRequest(nil) is a client that asks for nothing.
 func (t Terms) Judge(c RequestControl, age time.Duration) (Use, Doubt) {
 	switch {
 	case t.NoCache: // RFC 9111 §5.2.2.4, §5.2.1.4, which RFC 8246 §2 leaves in force

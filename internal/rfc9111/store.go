@@ -44,7 +44,6 @@ type Config struct {
 	Authorized bool          // all clients share one identity: RFC 9111 §3.5 is met by agreement
 	Cookies    bool          // responses that set cookies, and responses to requests with cookies, are stored like others
 	KeepStale  bool          // what is stale at once is stored, too, if it can be validated or may be served stale
-	MaxVary    int           // a response that varies by more fields is not stored; 0: 16, which is also the most
 	Targeted   []string      // the targeted fields that this cache goes by, canonical, the most applicable first (RFC 9213 §2.2)
 	Unheeded   bool          // Cache-Control of requests means nothing
 	MaxStale   time.Duration // how stale a response may be in place of an error, at the most
@@ -54,9 +53,6 @@ type Config struct {
 	// MaxHeuristic; 0: none. One that has no Last-Modified, or none that counts, has DefaultTTL, unless it is an error. The errors 404, 405, 410,
 	// 414 and 501 have NegativeTTL in place of both.
 	MaxHeuristic, DefaultTTL, NegativeTTL time.Duration
-	// NegativeErrors extends NegativeTTL to the other errors that a resource may have: 5xx, and 4xx that do not come from the form of the request.
-	// RFC 9111 §3 forbids this without an agreement with the origin.
-	NegativeErrors bool
 
 	// StaleWhileRevalidate and StaleIfError are what a response has that does not say. Neither overrules what forbids stale answers.
 	StaleWhileRevalidate, StaleIfError time.Duration
@@ -216,7 +212,7 @@ func impersonal(x *Exchange, cc *ResponseControl, c *Config) Verdict {
 func useful(x *Exchange, cc *ResponseControl, c *Config) Verdict {
 	t := termsOf(x, cc, c)
 	stated := !t.Heuristic
-	may := stated || heuristic(x.Status) || cc.Public || t.Lifetime > 0 && c.negative(x.Status)
+	may := stated || heuristic(x.Status) || cc.Public
 	switch {
 	case !may:
 		return VerdictNoFreshness
@@ -248,7 +244,7 @@ func dated(x *Exchange) bool {
 // has the field spelt otherwise, which many upstreams read as the same.
 func selectable(x *Exchange, c *Config) bool {
 	names, ok := ParseVary(x.Response)
-	if !ok || c.MaxVary > 0 && len(names) > c.MaxVary {
+	if !ok {
 		return false
 	}
 	for _, name := range names {
