@@ -1812,6 +1812,7 @@ type recorder struct {
 	status      int                  // zero: not yet
 	plain       bool                 // the client's own conditions were kept from the handler
 	conditional bool                 // it was sent ours
+	confirms    bool                 // and has answered that what they name is still true
 	named       []rfc9111.Validators // by those
 	judged      bool
 	passes      bool           // straight to the client
@@ -1931,7 +1932,7 @@ func (w *recorder) judge(whole bool) {
 	switch {
 	case w.passes:
 	case w.status == http.StatusNotModified && w.conditional:
-		w.drops = true // see finish
+		w.drops, w.confirms = true, true
 		return
 	case rfc9111.Troubled(w.status) && w.standsIn(true):
 		w.drops, x.cache.ForwardStatus = true, w.status
@@ -2037,7 +2038,7 @@ func (w *recorder) finish() *Error {
 		return <-w.followed
 	case w.kept != nil:
 		return x.answer(w.kept, asItCame)
-	case w.drops && w.status == http.StatusNotModified && w.conditional:
+	case w.confirms:
 		ex := rfc9111.Exchange{Method: w.x.r.Method, Request: w.x.r.Header, Response: w.snapshot, RequestTime: w.x.start, ResponseTime: time.Now()}
 		return w.notModified(&ex, w.named)
 	case w.drops && rfc9111.Troubled(w.status):

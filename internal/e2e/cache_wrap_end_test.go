@@ -65,6 +65,31 @@ func TestWrapForgetsWhatIsReplaced(t *testing.T) {
 }
 
 // A writer of the app's that panics while a long answer streams ends the request.
+// What is not stored any more may be what the client has: that is the end of it, and
+// no word of the handler's about what is stored.
+func TestWrapAnswersAClientThatHasTheNewerVersion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked []string
+		w := newPages(t, func(rw http.ResponseWriter, r *http.Request) {
+			asked = append(asked, r.Header.Get("If-None-Match"))
+			if rw.Header().Set("Etag", `"1"`); len(asked) == 1 {
+				rw.Header().Set("Cache-Control", "max-age=60")
+			} else {
+				rw.Header().Set("Etag", `"2"`)
+				rw.Header().Set("Cache-Control", "private")
+			}
+			_, _ = io.WriteString(rw, "page")
+		}, nil)
+		w.answers(w.get("/x"), "fwd=uri-miss; stored", "page", 1)
+		time.Sleep(61 * time.Second)
+		resp := w.get("/x", `If-None-Match: "2"`)
+		assert.Equal(t, http.StatusNotModified, resp.Status)
+		assert.Equal(t, `"2"`, resp.Header.Get("Etag"))
+		w.answers(resp, "fwd=stale; detail=private", "", 2)
+		assert.Equal(t, []string{"", `"1"`}, asked)
+	})
+}
+
 func TestWrapUnderAWriterThatPanics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newPages(t, func(w http.ResponseWriter, _ *http.Request) {
