@@ -607,7 +607,7 @@ func (x *exchange) judge() *Error {
 		return fault(ReasonBadRequest, err)
 	}
 	if svc == nil {
-		return fault(ReasonUnknownService, nil)
+		return fault(ReasonUnknownService, x.prefixed())
 	}
 	if svc.policy.preserveHost && r.Host != "" && !forward.ValidHost(r.Host) {
 		return fault(ReasonBadRequest, errHost)
@@ -638,6 +638,22 @@ func (x *exchange) judge() *Error {
 	x.takeID()
 	return nil
 }
+
+// prefixed returns what to tell the app of a request for no service whose path has
+// the name of one behind its first segment; nil: it has none, or further behind
+// than apps mount handlers.
+func (x *exchange) prefixed() error {
+	_, rest := forward.Split(forward.Path(x.r.URL))
+	for n := 0; n < 8 && rest != ""; n++ {
+		var segment string
+		if segment, rest = forward.Split(rest); x.snap.services[segment] != nil {
+			return errPrefixed
+		}
+	}
+	return nil
+}
+
+var errPrefixed = errors.New("a service's name comes later in the path; http.StripPrefix takes off what is in front of it")
 
 // errHost is a Host that would be passed on (RFC 9110 §7.2). In HTTP/2 net/http's
 // server takes any.
@@ -1582,7 +1598,12 @@ func (e *Explanation) refuse(x *exchange, err *Error) {
 func (x *exchange) whyNot(err *Error) string {
 	switch err.Reason {
 	case ReasonUnknownService:
-		return "its first path segment is the name of no service"
+		segment, _ := forward.Split(forward.Path(x.r.URL))
+		why := fmt.Sprintf("its first path segment, %q, is the name of no service", forward.Printable(segment, 64))
+		if err.Err != nil {
+			why += ": " + err.Err.Error()
+		}
+		return why
 	case ReasonNotCached:
 		return "it asks for what is stored, and that is no answer to it (only-if-cached)"
 	case ReasonRateLimited:

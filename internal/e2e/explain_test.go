@@ -251,7 +251,8 @@ func TestExplainSaysWhatHappens(t *testing.T) {
 			time.AfterFunc(time.Second, func() { close(p.hold) })
 		}, request: ofA("/wait", "Via: 1.1 gateway"), verdict: gateway.VerdictSend, status: 200, asked: 1, cached: "fwd=uri-miss"},
 
-		{what: "unknown service", request: testnet.Get("/api/nobody/x"), verdict: gateway.VerdictRefuse, status: 404, says: 404, reason: gateway.ReasonUnknownService, cached: "-"},
+		{what: "unknown service", request: testnet.Get("/api/nobody/x"), verdict: gateway.VerdictRefuse, status: 404, says: 404, reason: gateway.ReasonUnknownService, cached: "-", text: []string{`its first path segment, "nobody", is the name of no service` + "\n"}},
+		{what: "a prefix that stayed", request: testnet.Get("/api/v1/a/x"), verdict: gateway.VerdictRefuse, status: 404, says: 404, reason: gateway.ReasonUnknownService, cached: "-", text: []string{`"v1"`, "http.StripPrefix"}},
 		{what: "no service", request: testnet.Get("/api/"), verdict: gateway.VerdictRefuse, status: 404, says: 404, reason: gateway.ReasonUnknownService, cached: "-"},
 		{what: "bad target", request: ofA("/%2e%2e/x"), verdict: gateway.VerdictRefuse, status: 400, says: 400, reason: gateway.ReasonBadRequest, cached: "-"},
 		{what: "long target", request: ofA("/" + strings.Repeat("x", 9000)), verdict: gateway.VerdictRefuse, status: 414, says: 414, reason: gateway.ReasonTargetTooLong, cached: "-"},

@@ -104,6 +104,20 @@ func TestGatewayBehindStripPrefixRefuses(t *testing.T) {
 	}
 }
 
+// Whoever forgets to strip the prefix finds out from the log, and no client does.
+func TestAPrefixThatStaysIsToldOf(t *testing.T) {
+	for path, told := range map[string]bool{"/api/a/x": true, "/api/v1/a": true, "/api/none": false, "/": false} {
+		logs := testnet.NewLogRecorder()
+		gw, err := gateway.New(gateway.WithLogger(logs.Logger()), gateway.WithService("a", target))
+		require.NoError(t, err)
+		w := handle(t, gw, testnet.Get(path), nil)
+		assert.Equal(t, 404, w.status)
+		assert.NotContains(t, w.body.String(), "StripPrefix")
+		assert.Equal(t, told, strings.Contains(logs.Text(), "http.StripPrefix takes off what is in front of it"), path)
+		require.NoError(t, gw.Shutdown(t.Context()))
+	}
+}
+
 func TestUpstreamForwardsTheWholePath(t *testing.T) {
 	for _, c := range []struct{ pattern, target, sent, route string }{
 		{"/shop/", "/shop/x%2fy?q=1", "/shop/x%2fy?q=1", "GET /shop/{path...}"},
