@@ -625,8 +625,11 @@ func (x *exchange) judge() *Error {
 			return fault(ReasonBadRequest, err)
 		}
 	}
-	if x.upgrade != "" && (svc.policy.http2 || !forward.CanHijack(x.w)) {
+	if hidden := x.upgrade != "" && !forward.CanHijack(x.w); hidden || svc.policy.http2 {
 		x.upgrade = "" // served as if it had not asked
+		if hidden {
+			x.core.conceals(svc.up.name, x.w, "Hijack")
+		}
 	}
 	if x.upgrade != "" && x.life.Draining() {
 		return fault(ReasonShuttingDown, errDrained)
@@ -845,7 +848,7 @@ func (x *exchange) relocate(h http.Header) {
 // §15.2). Beside a request that expects 100 (Continue) net/http's server sends
 // one by itself, at any time.
 func (x *exchange) takesInterim() bool {
-	return x.r.ProtoAtLeast(1, 1) && x.r.Header["Expect"] == nil && forward.CanInform(x.w)
+	return x.r.ProtoAtLeast(1, 1) && x.r.Header["Expect"] == nil && forward.CanFlush(x.w)
 }
 
 // relayInterim passes a 1xx response on, and takes its fields back out of the
@@ -882,6 +885,9 @@ var errDrained = errors.New("ended by drain")
 func (x *exchange) relayBody(a *attempt, c content) *Error {
 	stream := forward.IsEventStream(a.head)
 	if stream {
+		if !forward.CanFlush(x.w) {
+			x.core.conceals(a.fetch.svc.up.name, x.w, "Flush")
+		}
 		a.fetch.shared = true
 		defer x.life.Open(func() { a.wire.Abort(errDrained) }).Close()
 	}

@@ -1038,6 +1038,16 @@ func (c *core) once(line, service string) bool {
 	return !known
 }
 
+// conceals tells once that the app has w stand before what net/http's server gave
+// it, so that what a response of the service needs is not to be had.
+func (c *core) conceals(service string, w http.ResponseWriter, method string) {
+	if !c.once(method, service) {
+		return
+	}
+	c.log().LogAttrs(context.Background(), slog.LevelWarn, "gateway: response writer", slog.String("gateway.service", service),
+		slog.String("gateway.writer.type", fmt.Sprintf("%T", forward.Innermost(w))), slog.String("gateway.writer.lacks", method))
+}
+
 // drains tells that a service, or, without a name, all of them, begin to drain.
 func (c *core) drains(service string) {
 	if !c.once("drain", service) {

@@ -326,7 +326,7 @@ func attrNames(arg ast.Expr) []string {
 func TestReadmeNamesEveryLogLine(t *testing.T) {
 	lines := logLines(t)
 	for _, must := range []string{"gateway: request", "gateway: panic", "gateway: breaker", "gateway: ejection", "gateway: return", "gateway: replica", "gateway: name resolution",
-		"gateway: addresses", "gateway: replicas", "gateway: update", "gateway: drain", "gateway: shutdown"} {
+		"gateway: addresses", "gateway: replicas", "gateway: response writer", "gateway: update", "gateway: drain", "gateway: shutdown"} {
 		assert.Contains(t, lines, must)
 	}
 	for message, fields := range lines {

@@ -305,6 +305,46 @@ func TestUnderTimeoutHandlerTimeRunsOut(t *testing.T) {
 	assert.Equal(t, 1, r.a.Begun(), "nothing is sent on behalf of nobody")
 }
 
+// Middleware that hides Flush or Hijack makes streams come late and handshakes go
+// unheard: the log says whose writer it is, once for each service.
+func TestAWriterThatHidesSomethingIsToldOf(t *testing.T) {
+	events, plain := testnet.Answer(200, "Content-Type: text/event-stream", "data: 1\n\n"), testnet.Answer(200, "", "hello")
+	hides := func(w http.ResponseWriter) http.ResponseWriter { return bare{w} }
+	below := func(w http.ResponseWriter) http.ResponseWriter { return wrapped{bare{w}} }
+	shows := func(w http.ResponseWriter) http.ResponseWriter { return wrapped{wrapped{w}} }
+	for _, c := range []struct {
+		what, answer, request, lacks string
+		wrap                         func(http.ResponseWriter) http.ResponseWriter
+	}{
+		{"a handshake", plain, testnet.WebSocket("/a/x"), "Hijack", hides},
+		{"a handshake further below", plain, testnet.WebSocket("/a/x"), "Hijack", below},
+		{"a handshake that is heard", plain, testnet.WebSocket("/a/x"), "", shows},
+		{"events", events, testnet.Get("/a/x"), "Flush", hides},
+		{"events further below", events, testnet.Get("/a/x"), "Flush", below},
+		{"events that are sent on", events, testnet.Get("/a/x"), "", shows},
+		{"the header of events", events, testnet.Build("HEAD", "/a/x", ""), "", hides},
+		{"what needs neither", plain, testnet.Get("/a/x"), "", hides},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			r := newRig(t, setup{script: testnet.Replies(c.answer, c.answer), handler: wrapping(c.wrap)})
+			for range 2 {
+				assert.Equal(t, 200, r.do(c.request).Status)
+			}
+			lines := r.logs.Find(t, "gateway: response writer")
+			if c.lacks == "" {
+				assert.Empty(t, lines)
+			} else if assert.Len(t, lines, 1) {
+				delete(lines[0], "time")
+				assert.Equal(t, map[string]any{
+					"level": "WARN", "msg": "gateway: response writer", "gateway.service": "a",
+					"gateway.writer.type": "e2e_test.bare", "gateway.writer.lacks": c.lacks,
+				}, lines[0])
+			}
+			r.recorded(2, noFailure)
+		})
+	}
+}
+
 func TestADeadlineOfTheApp(t *testing.T) {
 	r := newRig(t, setup{script: probed((*testnet.Conn).Wait), handler: func(gw *gateway.Gateway) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -50,9 +50,20 @@ func grows(name string) bool {
 // CanHijack reports whether the connection behind w, or behind what it wraps, can be taken over.
 func CanHijack(w http.ResponseWriter) bool { return reaches[http.Hijacker](w) }
 
-// CanInform reports whether w takes 1xx responses. A writer without Flush keeps the response until it is whole, and takes an interim status for
-// the final one (http.TimeoutHandler).
-func CanInform(w http.ResponseWriter) bool { return reaches[http.Flusher](w) }
+// CanFlush reports whether w, or what it wraps, sends what was written. A writer without Flush keeps the response until it is whole, and takes an
+// interim status for the final one (http.TimeoutHandler).
+func CanFlush(w http.ResponseWriter) bool { return reaches[http.Flusher](w) }
+
+// Innermost returns the writer at the bottom of w's wrappers, as far as they have an Unwrap.
+func Innermost(w http.ResponseWriter) http.ResponseWriter {
+	for {
+		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return w
+		}
+		w = wrapper.Unwrap()
+	}
+}
 
 // reaches reports whether w, or what it wraps, is a T.
 func reaches[T any](w http.ResponseWriter) bool {
