@@ -1549,8 +1549,9 @@ func WithBearerToken(token string) ServiceOption {
 	}}
 }
 
-// A TokenSource returns the token for one request. Its context ends with the
-// request's time; it is called by many goroutines at once and should cache.
+// A TokenSource returns the token for one request. Its context has what the app's
+// middleware has put into the request's, and ends with the request's time; it is
+// called by many goroutines at once and should cache.
 type TokenSource = func(ctx context.Context) (string, error)
 
 // WithTokenSource sends "Authorization: Bearer …" with a token that f returns,
@@ -1602,9 +1603,11 @@ func (p *policy) setHeader(key, value string) {
 }
 
 // WithRewrite has f change each request before it is sent, once however often
-// it is repeated: its URL's path and query, Header and Host. Changes of Method, Body and of
-// the URL's scheme and host, and Host and the framing's fields in Header, have no effect; an empty Host is the target's.
-// Several run in order. A panic, and what cannot be sent, is answered 500. What f adds is
+// it is repeated: its URL's path and query, Header and Host. Its Context has
+// what the app's middleware has put into the client's request's. Changes of
+// Method, Body and of the URL's scheme and host, and Host and the framing's
+// fields in Header, have no effect; an empty Host is the target's. Several run
+// in order. A panic, and what cannot be sent, is answered 500. What f adds is
 // not part of the cache key: let the upstream send Vary.
 func WithRewrite(f func(out *http.Request)) ServiceOption {
 	return serviceOption{"WithRewrite", func(p *policy, l *list) {

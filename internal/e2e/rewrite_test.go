@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"context"
 	"net/http"
 	"testing"
 
@@ -86,4 +87,29 @@ func TestPreservedHosts(t *testing.T) {
 	}
 	assert.Equal(t, []string{r.a.URL, r.a.URL, "http://gateway.test"}, hosts)
 	r.recorded(4, onlyFailure(gateway.ReasonBadRequest))
+}
+
+// Whom a request is from is the app's to find out; its hooks find what it has put
+// into the context, also where the fetch is detached from the client.
+func TestHooksFindTheContextOfTheApp(t *testing.T) {
+	type key struct{}
+	for _, noCache := range []bool{true, false} {
+		var seen []any
+		see := func(ctx context.Context) { seen = append(seen, ctx.Value(key{})) }
+		r := newRig(t, setup{
+			noToken: true, noCache: noCache, second: !noCache, script: testnet.Reply(200, "Cache-Control: public, max-age=60", "ok"),
+			handler: func(gw *gateway.Gateway) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					gw.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), key{}, "somebody")))
+				})
+			},
+			a: []gateway.ServiceOption{
+				gateway.WithTokenSource(func(ctx context.Context) (string, error) { see(ctx); return tokenA, nil }),
+				gateway.WithRewrite(func(out *http.Request) { see(out.Context()) }),
+				gateway.WithModifyResponse(func(resp *http.Response) error { see(resp.Request.Context()); return nil }),
+			},
+		})
+		assert.Equal(t, 200, r.get("/a/x").Status)
+		assert.Equal(t, []any{"somebody", "somebody", "somebody"}, seen)
+	}
 }
