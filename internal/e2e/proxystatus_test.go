@@ -48,11 +48,14 @@ func refusals(t *testing.T) []refusal {
 	plain := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(plain.Close)
 	unknown := testnet.UpstreamTLS(t, testnet.Reply(200, "", "ok"))
-	strict := httptest.NewUnstartedServer(http.NotFoundHandler())
-	strict.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert, MaxVersion: tls.VersionTLS12}
-	strict.Config.ErrorLog = nil
-	strict.StartTLS()
-	t.Cleanup(strict.Close)
+	strict := func(version uint16) string {
+		srv := httptest.NewUnstartedServer(http.NotFoundHandler())
+		srv.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert, MinVersion: version, MaxVersion: version}
+		srv.Config.ErrorLog = nil
+		srv.StartTLS()
+		t.Cleanup(srv.Close)
+		return srv.URL
+	}
 	lazy := gateway.WithTLSConfig(&tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12})
 	never := gateway.WithDialContext(func(ctx context.Context, _, _ string) (net.Conn, error) {
 		<-ctx.Done()
@@ -76,9 +79,10 @@ func refusals(t *testing.T) []refusal {
 		{name: "connect_failed: no socket", url: "unix:///nowhere/at/all", want: `error=destination_unavailable; next-hop=a; details="connect_failed"`},
 		{name: "connect_failed: no TLS", url: strings.Replace(plain.URL, "http", "https", 1), want: `error=tls_protocol_error; next-hop=a; details="connect_failed"`},
 		{name: "connect_failed: unknown certificate", url: unknown.URL, want: `error=tls_certificate_error; next-hop=a; details="connect_failed"`},
-		{name: "connect_failed: we have none", url: strict.URL, opts: one(lazy), want: `error=tls_alert_received; next-hop=a; details="connect_failed"`},
+		{name: "connect_failed: we have none", url: strict(tls.VersionTLS12), opts: one(lazy), want: `error=tls_alert_received; next-hop=a; details="connect_failed"`},
 		{name: "connect_failed: over HTTP/2", url: "http://" + testnet.Refused(t), opts: one(gateway.WithHTTP2()), want: `error=connection_refused; next-hop=a; details="connect_failed"`},
 		{name: "upstream_failed", script: func(c *testnet.Conn) { c.ReadRequest() }, want: `error=connection_terminated; next-hop=a; details="upstream_failed"`},
+		{name: "upstream_failed: we have no certificate", url: strict(tls.VersionTLS13), opts: one(lazy), want: `error=tls_alert_received; next-hop=a; details="upstream_failed"`},
 		{name: "upstream_failed: a round tripper", opts: one(gateway.WithTransport(roundTripper(func(*http.Request) (*http.Response, error) { return nil, errors.New("secret") }))), want: `error=connection_terminated; next-hop=a; details="upstream_failed"`},
 		{name: "bad_response", script: testnet.Replies("nonsense\r\n\r\n"), want: `error=http_protocol_error; next-hop=a; details="bad_response"`},
 		{name: "bad_response: header", script: testnet.Replies("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 70<<10) + "\r\n\r\n"), want: `error=http_response_header_section_size; next-hop=a; details="bad_response"`},

@@ -64,6 +64,8 @@ func (f *Failure) Error() string {
 		return "connection_read_timeout"
 	case f.Reason == "timeout" && f.Dialing, f.Reason == "connect_failed":
 		return f.dialError(f.Reason == "timeout")
+	case f.Reason == "upstream_failed" && alerted(f.Cause): // in TLS 1.3 a client's certificate is judged once it is through with the handshake
+		return "tls_alert_received"
 	case f.Reason == "bad_response" && errors.As(f.Cause, &special):
 		return special.ProxyError()
 	}
@@ -99,10 +101,16 @@ func (f *Failure) handshakeError() string {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](f.Cause); ok {
 		return "tls_certificate_error"
 	}
-	if op, ok := errors.AsType[*net.OpError](f.Cause); ok && op.Op == "remote error" {
-		return "tls_alert_received" // as crypto/tls says it
+	if alerted(f.Cause) {
+		return "tls_alert_received"
 	}
 	return "tls_protocol_error"
+}
+
+// alerted reports whether an error is an alert of the other side's (RFC 9209 §2.3.15), as crypto/tls says it.
+func alerted(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "remote error"
 }
 
 // ProxyStatus is the member of Proxy-Status (RFC 9209 §2) that an intermediary of that name adds to the answer to f. Of the next hop it tells

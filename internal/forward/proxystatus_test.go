@@ -63,6 +63,8 @@ func TestProxyErrors(t *testing.T) {
 		{"tls_protocol_error", Failure{Reason: "connect_failed", Dialing: true, Handshake: true, Cause: hello(tls.RecordHeaderError{})}},                          // §2.3.13
 		{"tls_certificate_error", Failure{Reason: "connect_failed", Handshake: true, Cause: hello(&tls.CertificateVerificationError{Err: x509.HostnameError{}})}}, // §2.3.14
 		{"tls_alert_received", Failure{Reason: "connect_failed", Handshake: true, Cause: hello(&net.OpError{Op: "remote error", Err: io.EOF})}},                   // §2.3.15
+		{"tls_alert_received", Failure{Reason: "upstream_failed", Cause: fmt.Errorf("x: %w", &net.OpError{Op: "remote error", Err: tls.AlertError(116)})}},        // §2.3.15
+		{"connection_terminated", Failure{Reason: "upstream_failed", Cause: &net.OpError{Op: "read", Err: syscall.ECONNRESET}}},                                   // §2.3.8
 		{"http_response_body_size", Failure{Reason: "bad_response", Cause: fmt.Errorf("x: %w", tooBig{})}},                                                        // §2.3.21
 		{"http_response_timeout", Failure{Reason: "timeout", Cause: io.EOF}},                                                                                      // §2.3.26
 		{"http_protocol_error", Failure{Reason: "bad_response", Cause: io.EOF}},                                                                                   // §2.3.28
