@@ -1132,9 +1132,17 @@ func WithSlowStart(d time.Duration) DefaultOption {
 // WithDNSRefresh has the names of replicas resolved that often, from the first
 // request on, and each address be a replica of its own. What is under way at an
 // address that is gone goes on. Default and zero: a name is resolved whenever a
-// connection is made (see [WithMaxConnAge]).
+// connection is made (see [WithMaxConnAge]). At least 1 ms otherwise.
 func WithDNSRefresh(every time.Duration) DefaultOption {
-	return duration("WithDNSRefresh", every, func(p *policy) *time.Duration { return &p.dnsRefresh })
+	return def("WithDNSRefresh", func(p *policy, l *list) {
+		switch {
+		case every < 0:
+			l.fault(every.String(), "negative")
+		case 0 < every && every < time.Millisecond:
+			l.fault(every.String(), "less than 1 ms")
+		}
+		p.dnsRefresh = every
+	})
 }
 
 // WithEjection has a replica taken out of use after so many failures in a row:
