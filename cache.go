@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/embedgw/gateway/internal/draft"
 	"github.com/embedgw/gateway/internal/flight"
 	"github.com/embedgw/gateway/internal/forward"
 	"github.com/embedgw/gateway/internal/rfc9111"
@@ -1770,14 +1771,15 @@ func (c *Cache) serve(svc *service, w http.ResponseWriter, r *http.Request) {
 // passHandler has the handler answer past the cache, and sees what it made
 // untrue.
 func (v *visit) passHandler() *Error {
-	rec := &recorder{visit: v, header: make(http.Header), passes: true}
+	rec := v.recorder()
+	rec.AtOnce = true
 	v.x.svc.handler.ServeHTTP(rec, v.x.r)
 	return rec.finish()
 }
 
 // askHandler has the handler answer, on this goroutine.
 func (v *visit) askHandler() *Error {
-	rec := &recorder{visit: v, header: make(http.Header)}
+	rec := v.recorder()
 	r, shared := *v.x.r, v.call.Key() != nil
 	if r.Header = maps.Clone(v.x.r.Header); r.Header == nil {
 		r.Header = make(http.Header)
@@ -1802,169 +1804,87 @@ func (v *visit) askHandler() *Error {
 	return rec.finish()
 }
 
-// recorder is the ResponseWriter of a handler whose answer may be stored. It
-// judges the answer when net/http's would send its header: at a flush, once much
-// is written, or in the end.
+// recorder is the ResponseWriter of a handler whose answer may be stored.
 type recorder struct {
+	draft.Writer
 	*visit
-	header      http.Header          // what the handler sets
-	snapshot    http.Header          // header, as it was at WriteHeader
-	status      int                  // zero: not yet
 	plain       bool                 // the client's own conditions were kept from the handler
 	conditional bool                 // it was sent ours
-	confirms    bool                 // and has answered that what they name is still true
 	named       []rfc9111.Validators // by those
-	judged      bool
-	passes      bool           // straight to the client
-	drops       bool           // the client is answered otherwise
-	begun       []byte         // of the content, until it is judged
+	fate        fate
 	kept        *rfc9111.Entry // the answer, where all of it is stored
-	streams     *io.PipeWriter // where it goes from then on
+	streams     *io.PipeWriter // where it goes to be stored as it comes in
 	followed    chan *Error    // what becomes of the client meanwhile
 }
 
-// sniffed is how much of a content its type is guessed by.
-const sniffed = 512
+// fate is what becomes of a handler's answer.
+type fate uint8
 
-// holdBack is how much of a content waits for its end, to be sent as one.
-const holdBack = 32 << 10
+const (
+	fatePassed    fate = iota // the client has it, or what is made of it
+	fateKept                  // it is stored, and sent from there
+	fateStreamed              // it is stored as it comes in
+	fateConfirmed             // it says that what is stored is still true
+	fateReplaced              // what is stored stands in for it
+)
 
-// Header returns what the handler sets.
-func (w *recorder) Header() http.Header { return w.header }
-
-// WriteHeader notes the status and the header. What the handler changes later is
-// lost, but for trailers, as with net/http's own.
-func (w *recorder) WriteHeader(status int) {
-	switch {
-	case w.status != 0:
-	case 100 <= status && status <= 199 && status != http.StatusSwitchingProtocols:
-		w.x.relayInterim(status, maps.Clone(w.header))
-	default:
-		w.status, w.snapshot = status, w.header.Clone()
-		if w.passes {
-			w.judge(false)
-		}
-	}
+func (v *visit) recorder() *recorder {
+	w := &recorder{visit: v}
+	w.Client, w.Inform, w.Judge = v.x.w, v.x.relayInterim, w.judge
+	return w
 }
 
-// Write writes content.
-func (w *recorder) Write(p []byte) (int, error) {
-	if w.status == 0 {
-		w.WriteHeader(http.StatusOK)
-	}
-	if !w.judged {
-		if len(w.begun)+len(p) <= holdBack {
-			w.begun = append(w.begun, p...)
-			return len(p), nil
-		}
-		n := min(max(sniffed-len(w.begun), 0), len(p))
-		w.begun = append(w.begun, p[:n]...)
-		w.judge(false)
-		m, err := w.write(p[n:])
-		return n + m, err
-	}
-	return w.write(p)
-}
-
-// write writes content of an answer that was judged.
-func (w *recorder) write(p []byte) (int, error) {
-	switch {
-	case w.drops:
-		return len(p), nil
-	case w.streams != nil:
-		return w.streams.Write(p)
-	}
-	n, err := w.x.w.Write(p)
-	w.x.sent += int64(n)
-	return n, err
-}
-
-// FlushError sends what has been written so far.
-func (w *recorder) FlushError() error {
-	if w.status == 0 {
-		w.WriteHeader(http.StatusOK)
-	}
-	w.judge(false)
-	if w.drops || w.streams != nil {
-		return nil // the content streams by itself
-	}
-	return http.NewResponseController(w.x.w).Flush()
-}
-
-// Flush is FlushError.
-func (w *recorder) Flush() { _ = w.FlushError() }
-
-// Unwrap is for [http.ResponseController].
-func (w *recorder) Unwrap() http.ResponseWriter { return w.x.w }
-
-// Hijack gives the handler its client's connection, before anything is written.
+// Hijack gives the handler its client's connection: there is nothing to share.
 func (w *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	if w.status != 0 {
-		return nil, nil, http.ErrNotSupported
+	if w.Status == 0 {
+		w.call.Refuse(w.x.start, 0)
 	}
-	w.status, w.judged, w.passes = http.StatusSwitchingProtocols, true, true
-	w.call.Refuse(w.x.start, 0)
-	return http.NewResponseController(w.x.w).Hijack()
+	return w.Writer.Hijack()
 }
 
-// judge decides what becomes of the answer, once. whole says that the handler has
-// returned.
+// judge decides what becomes of the answer.
 func (w *recorder) judge(whole bool) {
-	if w.judged {
-		return
-	}
-	w.judged = true
 	x := w.x
-	head := w.snapshot
-	if _, typed := head["Content-Type"]; !typed && len(w.begun) > 0 && head.Get("Content-Encoding") == "" && head["Transfer-Encoding"] == nil { // as net/http's does
-		head.Set("Content-Type", http.DetectContentType(w.begun))
-	}
 	ex := rfc9111.Exchange{
-		Method: w.x.r.Method, Status: w.status, Request: w.x.r.Header, Response: head, Framed: true,
-		RequestTime: w.x.start, ResponseTime: time.Now(),
+		Method: x.r.Method, Status: w.Status, Request: x.r.Header, Response: w.Head, Framed: true,
+		RequestTime: x.start, ResponseTime: time.Now(),
 	}
-	length, declared := int64(-1), head.Get("Content-Length")
-	if n, err := strconv.ParseInt(declared, 10, 64); err == nil {
-		length = n
-	} else if whole {
-		length = int64(len(w.begun))
-	}
+	length := w.Length(whole)
 	switch {
-	case w.passes:
-	case w.status == http.StatusNotModified && w.conditional:
-		w.drops, w.confirms = true, true
-		return
-	case rfc9111.Troubled(w.status) && w.standsIn(true):
-		w.drops, x.cache.ForwardStatus = true, w.status
-		return
-	case w.enter(&ex, length > w.by.maxObject || whole && length != int64(len(w.begun)), head["Trailer"] != nil):
+	case w.AtOnce:
+		w.pass()
+	case w.Status == http.StatusNotModified && w.conditional:
+		w.fate = fateConfirmed
+	case rfc9111.Troubled(w.Status) && w.standsIn(true):
+		w.fate, x.cache.ForwardStatus = fateReplaced, w.Status
+	case w.enter(&ex, length > w.by.maxObject || whole && length != int64(len(w.Begun)), w.Head["Trailer"] != nil):
 		w.keep(&ex, length, whole)
-		return
+	default:
+		w.pass()
 	}
-	w.pass(head)
 }
 
-// pass sends the answer to the client alone.
-func (w *recorder) pass(head http.Header) {
-	x := w.x
-	w.refuse(w.status)
-	if rfc9111.Invalidates(x.r.Method, w.status) {
-		x.changed(x.inboundURL(), x.prefix, w.status, head)
+// pass sends the answer to the client alone, or that the client has it.
+func (w *recorder) pass() {
+	x, head := w.x, w.Head
+	w.refuse(w.Status)
+	if rfc9111.Invalidates(x.r.Method, w.Status) {
+		x.changed(x.inboundURL(), x.prefix, w.Status, head)
 	}
-	validators := rfc9111.ParseValidators(head, w.x.start)
-	w.passes = true
+	validators := rfc9111.ParseValidators(head, x.start)
+	x.status = w.Status
 	h := x.w.Header()
-	if w.plain && rfc9111.NotModified(w.x.r.Method, w.x.special, w.status, &validators, w.x.start) {
-		w.passes, w.drops, w.status = false, true, http.StatusNotModified
+	has := w.plain && rfc9111.NotModified(x.r.Method, x.special, w.Status, &validators, x.start)
+	if has {
+		x.status = http.StatusNotModified
 		maps.DeleteFunc(head, func(name string, _ []string) bool { return !rfc9111.InNotModified(name, validators.ETag != "") })
 	}
 	forward.Merge(h, head)
 	x.setCacheStatus(h, make([]string, 1))
-	x.wrote, x.status = true, w.status
-	x.w.WriteHeader(w.status)
-	if begun := w.begun; w.passes && len(begun) > 0 {
-		w.begun = nil
-		_, _ = w.Write(begun)
+	x.wrote = true
+	x.w.WriteHeader(x.status)
+	if !has {
+		w.Pass()
 	}
 }
 
@@ -1980,17 +1900,16 @@ func (x *exchange) inboundURL() *url.URL {
 // keep stores the answer: at once if it is whole, else as it comes in.
 func (w *recorder) keep(ex *rfc9111.Exchange, length int64, whole bool) {
 	x := w.x
-	x.cache.Stored, w.drops = true, true
-	key := w.ownKey()
-	fl := &fill{cache: w.by, key: key, since: w.since, entry: w.x.svc.newEntry(ex), instead: w.stored, call: w.call, life: x.life, share: x.svc.share}
+	x.cache.Stored = true
+	fl := &fill{cache: w.by, key: w.ownKey(), since: w.since, entry: x.svc.newEntry(ex), instead: w.stored, call: w.call, life: x.life, share: x.svc.share}
 	if whole {
 		defer fl.cache.fills.Leave()
-		w.kept = fl.entry.With([][]byte{w.begun})
+		w.fate, w.kept = fateKept, fl.entry.With([][]byte{w.Begun})
 		x.stored(fl.commit(w.kept))
 		return
 	}
 	from, to := io.Pipe()
-	fl.from, w.streams = piped{from}, to
+	w.fate, fl.from, w.streams = fateStreamed, piped{from}, to
 	fl.body = flight.New(fl.limits(length, func() { _ = from.CloseWithError(errUnneeded) }))
 	reader, _ := fl.body.Reader()
 	w.call.Share(&answer{entry: fl.entry, fill: fl, since: w.since})
@@ -2007,9 +1926,7 @@ func (w *recorder) keep(ex *rfc9111.Exchange, length int64, whole bool) {
 		reader.Close()
 		w.followed <- fault(ReasonShuttingDown, work.ErrShutdown)
 	}
-	begun := w.begun
-	w.begun, w.drops = nil, false
-	_, _ = to.Write(begun)
+	w.Stream(to)
 }
 
 // piped is the content that a handler writes.
@@ -2028,42 +1945,21 @@ func (piped) surplus() bool { return false }
 // finish goes on when the handler has returned.
 func (w *recorder) finish() *Error {
 	x := w.x
-	if w.status == 0 {
-		w.WriteHeader(http.StatusOK)
-	}
-	w.judge(true)
-	switch {
-	case w.streams != nil:
+	w.End()
+	switch w.fate {
+	case fateKept:
+		return x.answer(w.kept, asItCame)
+	case fateStreamed:
 		_ = w.streams.Close()
 		return <-w.followed
-	case w.kept != nil:
-		return x.answer(w.kept, asItCame)
-	case w.confirms:
-		ex := rfc9111.Exchange{Method: w.x.r.Method, Request: w.x.r.Header, Response: w.snapshot, RequestTime: w.x.start, ResponseTime: time.Now()}
+	case fateConfirmed:
+		ex := rfc9111.Exchange{Method: x.r.Method, Request: x.r.Header, Response: w.Head, RequestTime: x.start, ResponseTime: time.Now()}
 		return w.notModified(&ex, w.named)
-	case w.drops && rfc9111.Troubled(w.status):
-		return w.unanswered(upstreamFault(w.status))
+	case fateReplaced:
+		return w.unanswered(upstreamFault(w.Status))
 	}
-	w.trail()
+	w.Trail()
 	return nil
-}
-
-// trail hands on the trailer fields of an answer that passes.
-func (w *recorder) trail() {
-	h := w.x.w.Header()
-	for name, values := range w.header {
-		if strings.HasPrefix(name, http.TrailerPrefix) {
-			h[name] = values
-		}
-	}
-	for _, line := range w.snapshot["Trailer"] {
-		for name := range strings.SplitSeq(line, ",") {
-			name = http.CanonicalHeaderKey(strings.TrimSpace(name))
-			if values := w.header[name]; values != nil {
-				h[name] = values
-			}
-		}
-	}
 }
 
 // abort ends the answer of a handler that panicked.
