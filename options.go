@@ -27,6 +27,7 @@ import (
 	"github.com/embedgw/gateway/internal/balance"
 	"github.com/embedgw/gateway/internal/forward"
 	"github.com/embedgw/gateway/internal/h1"
+	"github.com/embedgw/gateway/internal/options"
 	"github.com/embedgw/gateway/internal/rfc9111"
 	"github.com/embedgw/gateway/internal/telemetry"
 )
@@ -360,55 +361,6 @@ func (l *list) faultOf(option, value, reason string) {
 	l.faults = append(l.faults, &OptionError{Option: option, Service: l.service, Value: strings.ToValidUTF8(value, "\uFFFD"), Reason: reason})
 }
 
-// contradictions are the pairs that make no sense in one list, the later of
-// which in this table is named in the fault.
-var contradictions = [...]struct{ one, other, reason string }{
-	{"WithCache", "WithoutCache", "the same list asks for a cache"},
-	{"WithCacheAuthorized", "WithoutCache", "the same list refines the cache"},
-	{"WithCacheCookies", "WithoutCache", "the same list refines the cache"},
-	{"WithRetries", "WithoutRetries", "the same list asks for retries"},
-	{"WithRetryBackoff", "WithoutRetries", "the same list refines retries"},
-	{"WithRetryBudget", "WithoutRetries", "the same list refines retries"},
-	{"WithRetryBodyBytes", "WithoutRetries", "the same list refines retries"},
-	{"WithMaxRetryAfter", "WithoutRetries", "the same list refines retries"},
-	{"WithPublicEndpoint", "WithoutPublicEndpoint", "the same list asks for traces of its own"},
-	{"WithBaggage", "WithoutBaggage", "the same list asks for baggage"},
-	{"WithPropagation", "WithoutPropagation", "the same list asks for propagation"},
-	{"WithBaggage", "WithoutPropagation", "the same list asks for baggage"},
-	{"WithForwarded", "WithoutForwarded", "the same list asks for the field"},
-	{"WithServerTiming", "WithoutServerTiming", "the same list asks for the field"},
-	{"WithRequestID", "WithoutRequestID", "the same list names a request id header"},
-	{"WithBearerToken", "WithTokenSource", "the same list gives a fixed token"},
-	{"WithTLSConfig", "WithTransport", "a round tripper of your own has its own TLS configuration"},
-	{"WithDialTimeout", "WithTransport", "a round tripper of your own dials by itself"},
-	{"WithTLSHandshakeTimeout", "WithTransport", "a round tripper of your own dials by itself"},
-	{"WithResponseHeaderTimeout", "WithTransport", "a round tripper of your own keeps its own time; use WithAttemptTimeout"},
-	{"WithMaxConns", "WithTransport", "a round tripper of your own has its own connections"},
-	{"WithMinConns", "WithTransport", "a round tripper of your own has its own connections"},
-	{"WithConnIdleTimeout", "WithTransport", "a round tripper of your own has its own connections"},
-	{"WithMaxConnAge", "WithTransport", "a round tripper of your own has its own connections"},
-	{"WithAcquireTimeout", "WithTransport", "a round tripper of your own has its own connections"},
-	{"WithoutConnReuse", "WithTransport", "a round tripper of your own has its own connections"},
-	{"WithDialContext", "WithTransport", "a round tripper of your own dials by itself"},
-	{"WithHTTP2", "WithTransport", "a round tripper of your own speaks what it speaks"},
-	{"WithDNSRefresh", "WithTransport", "a round tripper of your own resolves names by itself"},
-	{"WithMinConns", "WithHTTP2", "one connection carries many requests"},
-	{"WithoutConnReuse", "WithHTTP2", "one connection carries many requests"},
-	{"WithHTTP2", "WithoutHTTP2", "the same list asks for HTTP/2"},
-	{"WithMaxConcurrency", "WithoutMaxConcurrency", "the same list asks for a bound"},
-	{"WithRateLimit", "WithoutRateLimit", "the same list asks for a bound"},
-	{"WithEjection", "WithoutEjection", "the same list asks for ejection"},
-	{"WithEjectionShare", "WithoutEjection", "the same list refines ejection"},
-	{"WithHealthChecks", "WithoutHealthChecks", "the same list asks for checks"},
-	{"WithBreaker", "WithoutBreaker", "the same list asks for a breaker"},
-	{"WithBreakerTimes", "WithoutBreaker", "the same list refines the breaker"},
-	{"WithBreakerHook", "WithoutBreaker", "the same list refines the breaker"},
-	{"WithSlowRequest", "WithoutSlowRequest", "the same list asks for reports"},
-	{"WithMinConns", "WithoutConnReuse", "the same list keeps connections warm"},
-	{"WithConnIdleTimeout", "WithoutConnReuse", "the same list keeps idle connections"},
-	{"WithMaxConnAge", "WithoutConnReuse", "the same list keeps connections"},
-}
-
 // judgeName judges the name of a field, a cookie or a method: RFC 9110 §5.1 and
 // §9.1 and RFC 6265 §4.1.1 have them all be tokens.
 func (l *list) judgeName(name, of string) {
@@ -432,29 +384,9 @@ func (l *list) judgeRange(of string, first, longest time.Duration) {
 	}
 }
 
-func (l *list) judge() {
-	for _, c := range contradictions {
-		if l.given[c.one] && l.given[c.other] {
-			l.faultOf(c.other, "", c.reason+" ("+c.one+")")
-		}
-	}
-}
-
-// yield has what was inherited give way to an option of the list itself that it
-// cannot stand beside.
-func (l *list) yield(p *policy) {
-	for _, c := range contradictions {
-		switch one, other := l.given[c.one], l.given[c.other]; {
-		case one && !other:
-			p.drop(c.other)
-		case other && !one:
-			p.drop(c.one)
-		}
-	}
-}
-
-// drop undoes an option that decides what a service's connections are. (What
-// refines one that is gone does nothing anyway.)
+// drop undoes an inherited option that decides what a service's connections are, and
+// cannot stand beside one of the service's own. (What refines one that is gone does
+// nothing anyway.)
 func (p *policy) drop(option string) {
 	switch option {
 	case "WithTransport":
@@ -469,8 +401,8 @@ func (p *policy) drop(option string) {
 // judge looks at what several options make together.
 func (c *serviceConfig) judge() {
 	p, l := &c.policy, &c.list
-	l.judge()
-	l.yield(p)
+	options.Contradictions(l.given, func(option, reason string) { l.faultOf(option, "", reason) })
+	options.Displaced(l.given, p.drop)
 	if p.caching.rules.Authorized && p.tokenSource != nil {
 		l.faultOf("WithCacheAuthorized", "", "needs one static identity, and the service has a token source (WithTokenSource)")
 	}

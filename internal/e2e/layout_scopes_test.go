@@ -171,6 +171,26 @@ func TestOptionsCompileInTheirScopeOnly(t *testing.T) {
 	assert.Equal(t, exported, slices.Sorted(maps.Keys(known)), "each option has a row")
 }
 
+// A pair that names no option would contradict nothing, and nobody would see that.
+func TestContradictionsAreOfOptions(t *testing.T) {
+	pairs := 0
+	for _, f := range sourceFiles(t) {
+		if f.folder != "internal/options" || f.test {
+			continue
+		}
+		ast.Inspect(f.syntax, func(n ast.Node) bool {
+			if row, ok := n.(*ast.CompositeLit); ok && row.Type == nil {
+				pairs++
+				for _, e := range row.Elts[:2] {
+					assert.NotNil(t, gatewayPackage(t).Scope().Lookup(literal(e)), literal(e))
+				}
+			}
+			return true
+		})
+	}
+	assert.Greater(t, pairs, 40)
+}
+
 func TestConstructorsTakeOptionsOnly(t *testing.T) {
 	for _, call := range optionHomes {
 		assert.NoError(t, compile(t, fmt.Sprintf(call, "")))

@@ -41,7 +41,7 @@ type part struct {
 
 var (
 	leafFolders = []string{
-		"internal/balance", "internal/dash", "internal/draft", "internal/explain", "internal/flight", "internal/flood", "internal/forward", "internal/h1", "internal/health", "internal/retry", "internal/rfc9111",
+		"internal/balance", "internal/dash", "internal/draft", "internal/explain", "internal/flight", "internal/flood", "internal/forward", "internal/h1", "internal/health", "internal/options", "internal/retry", "internal/rfc9111",
 		"internal/roundtrip", "internal/stats", "internal/store", "internal/telemetry", "internal/work",
 	}
 	floorPlan = map[string]part{
@@ -55,6 +55,7 @@ var (
 		"internal/forward":   {production: true},
 		"internal/h1":        {production: true}, // an HTTP/1.1 client
 		"internal/health":    {production: true}, // probes of endpoints, and the report on them
+		"internal/options":   {production: true}, // which options cannot stand beside each other
 		"internal/retry":     {production: true},
 		"internal/rfc9111":   {production: true},
 		"internal/roundtrip": {production: true}, // an exchange through an http.RoundTripper: net/http's HTTP/2, or the app's
