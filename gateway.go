@@ -511,7 +511,7 @@ func (c *core) handle(snap *snapshot, life *work.Life, entered bool, w http.Resp
 	if c.unwatched.Load() {
 		c.beside()
 	}
-	if svc != nil && svc.policy.slow.threshold > 0 {
+	if svc != nil && svc.policy.slow.Long > 0 {
 		x.join()
 	}
 	err := x.refused(entered)

@@ -276,15 +276,11 @@ const (
 	stageCollapse
 	stageBody
 	stageStream
-	stageBits = 8 // of a note; the others count the changes
 )
 
 var stages = [...]Stage{
 	StageRoute, StageCache, StageQueue, StageHooks, StagePool, StageConnect, StageHeader, StageBackoff, StageCollapse, StageBody, StageStream,
 }
-
-// stageOf returns the stage that was noted.
-func stageOf(note uint32) stage { return stage(note & (1<<stageBits - 1)) }
 
 // A SlowRequest is a request that takes longer than [WithSlowRequest] allows,
 // and is still running.
@@ -315,9 +311,8 @@ type SlowRequest struct {
 
 // slowPolicy says which requests are slow.
 type slowPolicy struct {
-	threshold time.Duration // zero: none
-	own       time.Duration
-	hook      func(SlowRequest) // nil: they are only logged
+	stats.Pace                   // zero: none are
+	hook       func(SlowRequest) // nil: they are only logged
 }
 
 const (
@@ -343,7 +338,7 @@ func WithSlowRequest(threshold time.Duration, f func(SlowRequest)) DefaultOption
 			l.fault(threshold.String(), "less than 10 ms")
 		}
 		threshold := cmp.Or(threshold, slowThreshold)
-		p.slow = slowPolicy{threshold: threshold, own: min(threshold, slowOwn), hook: f}
+		p.slow = slowPolicy{stats.Pace{Long: threshold, Own: min(threshold, slowOwn), LastOwn: int(stagePool), Endless: int(stageStream)}, f}
 	})
 }
 
@@ -359,17 +354,9 @@ type mark struct {
 	on           bool
 	place        work.Place[*exchange]
 	method, path string
-	note         atomic.Uint32 // the stage, and how many there were before
+	progress     stats.Progress
 	attempts     atomic.Int32
 	endpoint     atomic.Pointer[endpoint]
-
-	// Of who looks.
-	seen      uint32
-	since     time.Time // when that was seen first
-	looked    time.Time
-	own       time.Duration
-	toldOwn   bool
-	toldWhole bool
 }
 
 // join has the exchange looked at from now on.
@@ -424,11 +411,8 @@ func (x *exchange) setServerTiming(h http.Header) {
 
 // note is reached without a look at the clock.
 func (x *exchange) note(s stage) {
-	if !x.mark.on {
-		return
-	}
-	if note := x.mark.note.Load(); stageOf(note) != s {
-		x.mark.note.Store((note>>stageBits+1)<<stageBits | uint32(s))
+	if x.mark.on {
+		x.mark.progress.At(int(s))
 	}
 }
 
@@ -444,8 +428,8 @@ func (x *exchange) attempted(n int, a *attempt) {
 // planWatches prepares what runs beside all requests.
 func (c *core) planWatches(next *snapshot, memory *memoryPolicy) {
 	for _, svc := range next.services {
-		if p := svc.policy.slow; p.threshold > 0 {
-			every := max(p.own/2, leastLook)
+		if p := svc.policy.slow; p.Long > 0 {
+			every := max(p.Own/2, leastLook)
 			next.every = min(every, cmp.Or(next.every, every))
 		}
 	}
@@ -487,7 +471,7 @@ func (c *core) lookForSlow(ctx context.Context, every time.Duration) {
 		now := time.Now()
 		reports = reports[:0]
 		c.roll.Each(func(x *exchange) {
-			if !x.isSlow(now) {
+			if !x.mark.progress.Slow(x.start, now, &x.svc.policy.slow.Pace) {
 				return
 			}
 			if dropped, ok := x.svc.up.slow.Admit(now, slowPerSecond); ok {
@@ -511,35 +495,13 @@ func (c *core) lookForSlow(ctx context.Context, every time.Duration) {
 	}
 }
 
-// isSlow looks at the exchange, and says whether there is something to report.
-func (x *exchange) isSlow(now time.Time) bool {
-	m, p := &x.mark, &x.svc.policy.slow
-	note := m.note.Load()
-	if m.looked.IsZero() {
-		m.since, m.looked, m.seen = now, now, note
-		if note == 0 { // it is where it began
-			m.since, m.looked = x.start, x.start
-		}
-	}
-	if note != m.seen {
-		m.seen, m.since = note, now
-	} else if stageOf(note) <= stagePool {
-		m.own += now.Sub(m.looked)
-	}
-	m.looked = now
-	own := !m.toldOwn && m.own >= p.own
-	whole := !m.toldWhole && stageOf(note) != stageStream && now.Sub(x.start) >= p.threshold
-	m.toldOwn = m.toldOwn || own
-	m.toldWhole = m.toldWhole || whole
-	return own || whole
-}
-
 // slowRequest is what can be said of the exchange.
 func (x *exchange) slowRequest(now time.Time, dropped uint64) SlowRequest {
 	m := &x.mark
+	at, in, own := m.progress.Seen()
 	r := SlowRequest{
 		Service: x.svc.up.name, Method: forward.Printable(m.method, 32), Route: x.span.Route(), Path: forward.Printable(m.path, 512), TraceID: x.span.TraceID(),
-		Start: x.start, Elapsed: now.Sub(x.start), Stage: stages[stageOf(m.seen)], InStage: now.Sub(m.since), Own: m.own,
+		Start: x.start, Elapsed: now.Sub(x.start), Stage: stages[at], InStage: in, Own: own,
 		Attempts: int(m.attempts.Load()), Dropped: dropped,
 	}
 	if e := m.endpoint.Load(); e != nil {
@@ -876,7 +838,7 @@ const (
 func (x *exchange) admitted(took time.Duration, aborted bool) (dropped uint64, ok bool) {
 	limit, slow := x.snap.logLimit, slowThreshold
 	if x.svc != nil {
-		limit, slow = x.svc.policy.logLimit, cmp.Or(x.svc.policy.slow.threshold, slow)
+		limit, slow = x.svc.policy.logLimit, cmp.Or(x.svc.policy.slow.Long, slow)
 	}
 	kind := kindFailed
 	switch {
