@@ -44,10 +44,7 @@ type Cache struct {
 	policy    policy      // theirs
 
 	mu      sync.Mutex
-	scopes  map[string]store.Scope         // those that have a share
-	free    []store.Scope                  // that had one
-	queries map[string][]*rfc9111.KeyRules // of scopes that do not tell all queries apart
-	users   map[string]int                 // of those names: how many use the cache by them
+	tenants map[string]*tenant // by name
 
 	hits      counter
 	misses    counter
@@ -56,6 +53,13 @@ type Cache struct {
 	refreshes counter
 	lines     rfc9111.Lines
 	watched   *telemetry.Watch
+}
+
+// tenant is who uses a cache by one name: services, and handlers.
+type tenant struct {
+	users   int
+	scope   store.Scope         // 0: it never had a share
+	queries []*rfc9111.KeyRules // by which it has not told all queries apart
 }
 
 // caching is what the options say about the use of a cache.
@@ -104,7 +108,7 @@ func NewCache(opts ...CacheOption) (*Cache, error) {
 	}
 	cache := &Cache{
 		store: store.New[*rfc9111.Resource](c.maxBytes), calls: flight.NewGroup[*answer](), lines: rfc9111.Lines{Cache: cacheName}, maxObject: c.maxObjectBytes,
-		tasks: work.NewTasks(core.panicked), core: core, policy: c.handlers.policy, scopes: make(map[string]store.Scope), queries: make(map[string][]*rfc9111.KeyRules), users: make(map[string]int),
+		tasks: work.NewTasks(core.panicked), core: core, policy: c.handlers.policy, tenants: make(map[string]*tenant),
 	}
 	cache.behind = work.NewQueue(work.QueueConfig{
 		Name: "cache refresh", Workers: refreshWorkers, Size: refreshQueue, OnPanic: core.panicked, Go: cache.tasks.Go,
@@ -120,28 +124,33 @@ func NewCache(opts ...CacheOption) (*Cache, error) {
 func (c *Cache) adopt(name string, known bool, by *caching) store.Scope {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	t := c.tenants[name]
+	if t == nil {
+		t = new(tenant)
+		c.tenants[name] = t
+	}
 	if !known {
-		c.users[name]++
+		t.users++
 	}
-	if key := &by.rules.Key; key.RulesQuery() && !slices.ContainsFunc(c.queries[name], key.SameQuery) {
-		c.queries[name] = append(c.queries[name], key)
+	if key := &by.rules.Key; key.RulesQuery() && !slices.ContainsFunc(t.queries, key.SameQuery) {
+		t.queries = append(t.queries, key)
 	}
-	if len(c.queries[name]) > maxQueryRules { // what was stored by the first is found no more by Purge
-		c.queries[name] = slices.Clone(c.queries[name][1:])
-		c.store.Purge(func(key string, _ *rfc9111.Resource) bool { return rfc9111.KeyScope(key) == name })
+	if len(t.queries) > maxQueryRules { // what was stored by the first is found no more by Purge
+		t.queries = slices.Clone(t.queries[1:])
+		c.purgeScope(name)
 	}
 	if by.share == 0 {
 		return 0
 	}
-	id, ok := c.scopes[name]
-	if !ok {
-		if id = store.Scope(len(c.scopes) + 1); len(c.free) > 0 { //nolint:gosec // as many as services
-			id, c.free = c.free[0], c.free[1:]
-		}
-		c.scopes[name] = id
+	if t.scope == 0 {
+		t.scope = c.store.NewScope()
 	}
-	c.store.SetShare(id, int64(by.share*float64(c.store.Stats().MaxBytes)))
-	return id
+	c.store.SetShare(t.scope, int64(by.share*float64(c.store.Stats().MaxBytes)))
+	return t.scope
+}
+
+func (c *Cache) purgeScope(name string) {
+	c.store.Purge(func(key string, _ *rfc9111.Resource) bool { return rfc9111.KeyScope(key) == name })
 }
 
 // release says that a service uses the cache no more. With the last one of a name
@@ -149,19 +158,16 @@ func (c *Cache) adopt(name string, known bool, by *caching) store.Scope {
 func (c *Cache) release(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.users[name]--; c.users[name] > 0 {
+	t := c.tenants[name]
+	if t.users--; t.users > 0 {
 		return
 	}
-	delete(c.users, name)
-	id, shares := c.scopes[name]
-	if !shares && c.queries[name] == nil {
-		return
+	delete(c.tenants, name)
+	if t.scope != 0 || t.queries != nil {
+		c.purgeScope(name)
 	}
-	c.store.Purge(func(key string, _ *rfc9111.Resource) bool { return rfc9111.KeyScope(key) == name })
-	delete(c.queries, name)
-	if shares {
-		delete(c.scopes, name)
-		c.free = append(c.free, id)
+	if t.scope != 0 {
+		c.store.FreeScope(t.scope)
 	}
 }
 
@@ -265,8 +271,10 @@ func (c *Cache) atURI(scope, uri string) func(*rfc9111.Key) bool {
 	target, query := rfc9111.ParseTarget(uri)
 	queries := []string{query}
 	c.mu.Lock()
-	for _, rules := range c.queries[scope] {
-		queries = append(queries, rules.Query(query))
+	if t := c.tenants[scope]; t != nil {
+		for _, rules := range t.queries {
+			queries = append(queries, rules.Query(query))
+		}
 	}
 	c.mu.Unlock()
 	return func(k *rfc9111.Key) bool { return k.Target == target && slices.Contains(queries, k.Query) }

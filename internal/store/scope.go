@@ -7,8 +7,8 @@ import (
 )
 
 // Scope is a number for entries that belong together, such as those of one
-// service. Scopes are counted up from 1: the store keeps a little for each
-// number below the highest. 0 is no scope.
+// service. Scopes are counted up from 1, as NewScope does: the store keeps a
+// little for each number below the highest. 0 is no scope.
 type Scope uint16
 
 // scope is a Scope that has a share.
@@ -30,6 +30,8 @@ func (sc *scope) used() int64 { return sc.bytes.Load() + sc.reserved.Load() }
 type scopes struct {
 	mu    sync.Mutex // of writers
 	known atomic.Pointer[[]*scope]
+	last  Scope   // that NewScope has counted up to
+	free  []Scope // of those
 }
 
 // get returns nil for a scope that has no share.
@@ -62,6 +64,27 @@ func (ss *scopes) set(id Scope, share int64) *scope {
 	next[id] = sc
 	ss.known.Store(&next)
 	return sc
+}
+
+// NewScope returns a number that nobody else has.
+func (s *Store[V]) NewScope() (id Scope) {
+	ss := &s.scopes
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	if len(ss.free) > 0 {
+		id, ss.free = ss.free[0], ss.free[1:] // of which least is still on its way
+		return id
+	}
+	ss.last++
+	return ss.last
+}
+
+// FreeScope gives a number of NewScope back, which no entry has any more.
+func (s *Store[V]) FreeScope(id Scope) {
+	ss := &s.scopes
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	ss.free = append(ss.free, id)
 }
 
 // SetShare bounds what the entries and reservations of a scope may use of the

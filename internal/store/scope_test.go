@@ -30,6 +30,15 @@ func countOf(s *Store[int], scope Scope) (n int) {
 	return n
 }
 
+func TestScopesAreNumbersThatNobodyElseHas(t *testing.T) {
+	t.Parallel()
+	s := newStore[int](1<<20, 1)
+	assert.Equal(t, []Scope{1, 2, 3}, []Scope{s.NewScope(), s.NewScope(), s.NewScope()})
+	s.FreeScope(2)
+	s.FreeScope(1)
+	assert.Equal(t, []Scope{2, 1, 4}, []Scope{s.NewScope(), s.NewScope(), s.NewScope()}, "what is free is used again")
+}
+
 // A scope above its share drops its own oldest, nobody else's.
 func TestScopeKeepsToItsShare(t *testing.T) {
 	t.Parallel()
