@@ -494,12 +494,7 @@ func WithLogger(l *slog.Logger) SharedOption {
 // as [WithSlowRequest] says, or 5 s where it does not. Default: 1, all of them.
 // Zero: none. Without [WithLogger] there are no such lines.
 func WithLogSampling(share float64) DefaultOption {
-	return def("WithLogSampling", func(p *policy, l *list) {
-		if !(share >= 0 && share <= 1) {
-			l.fault(fmt.Sprint(share), "not between 0 and 1")
-		}
-		p.logRate = share
-	})
+	return upToOne("WithLogSampling", share, func(p *policy) *float64 { return &p.logRate })
 }
 
 // WithLogLimit bounds how many requests of a service that failed for the same
@@ -507,12 +502,7 @@ func WithLogSampling(share float64) DefaultOption {
 // of 4xx are of one kind and those of 5xx of another. The next line of the kind
 // says how many were left out. Default: 100. Zero: no bound.
 func WithLogLimit(perSecond int) DefaultOption {
-	return def("WithLogLimit", func(p *policy, l *list) {
-		if perSecond < 0 {
-			l.fault(fmt.Sprint(perSecond), "negative")
-		}
-		p.logLimit = perSecond
-	})
+	return atLeast("WithLogLimit", perSecond, 0, "negative", func(p *policy) *int { return &p.logLimit })
 }
 
 // An ErrorHandler answers a request that the gateway itself has to refuse or
@@ -842,12 +832,7 @@ func WithRetryBudget(ratio, perSecond float64) DefaultOption {
 // repeat. A request with a longer one is not repeated once it was cut short.
 // Default 64 KiB. Zero: nothing is kept.
 func WithRetryBodyBytes(n int64) DefaultOption {
-	return def("WithRetryBodyBytes", func(p *policy, l *list) {
-		if n < 0 {
-			l.fault(fmt.Sprint(n), "negative")
-		}
-		p.retryBodyBytes = n
-	})
+	return atLeast("WithRetryBodyBytes", n, 0, "negative", func(p *policy) *int64 { return &p.retryBodyBytes })
 }
 
 // WithMaxRetryAfter bounds which Retry-After of an upstream is waited for. A
@@ -860,59 +845,34 @@ func WithMaxRetryAfter(d time.Duration) DefaultOption {
 // WithMaxBodyBytes bounds request bodies in bytes; then 413. Default: no
 // bound. Zero: no body at all.
 func WithMaxBodyBytes(n int64) DefaultOption {
-	return def("WithMaxBodyBytes", func(p *policy, l *list) {
-		if n < 0 {
-			l.fault(fmt.Sprint(n), "negative")
-		}
-		p.maxBodyBytes = n
-	})
+	return atLeast("WithMaxBodyBytes", n, 0, "negative", func(p *policy) *int64 { return &p.maxBodyBytes })
 }
 
 // WithMaxResponseBytes bounds response contents in bytes: one that is declared
 // longer is answered 502, one that turns out to be is cut off. Default and
 // zero: no bound.
 func WithMaxResponseBytes(n int64) DefaultOption {
-	return def("WithMaxResponseBytes", func(p *policy, l *list) {
-		if n < 0 {
-			l.fault(fmt.Sprint(n), "negative")
-		}
-		p.maxAnswerBytes = n
-	})
+	return atLeast("WithMaxResponseBytes", n, 0, "negative", func(p *policy) *int64 { return &p.maxAnswerBytes })
 }
 
 // WithMaxHeaderBytes bounds the header of a request, in bytes of names and
 // values; then 431. (The server's own MaxHeaderBytes comes first.) Default
 // 64 KiB. At least 1 KiB.
 func WithMaxHeaderBytes(n int) DefaultOption {
-	return def("WithMaxHeaderBytes", func(p *policy, l *list) {
-		if n < 1<<10 {
-			l.fault(fmt.Sprint(n), "less than 1 KiB")
-		}
-		p.maxHeaderBytes = n
-	})
+	return atLeast("WithMaxHeaderBytes", n, 1<<10, "less than 1 KiB", func(p *policy) *int { return &p.maxHeaderBytes })
 }
 
 // WithMaxConns bounds the connections to each replica, tunnels included. A
 // request that needs one more waits for [WithAcquireTimeout], in the order of
 // arrival. Default 10,000. At least 1.
 func WithMaxConns(n int) DefaultOption {
-	return def("WithMaxConns", func(p *policy, l *list) {
-		if n < 1 {
-			l.fault(fmt.Sprint(n), "less than 1")
-		}
-		p.maxConns = n
-	})
+	return atLeast("WithMaxConns", n, 1, "less than 1", func(p *policy) *int { return &p.maxConns })
 }
 
 // WithMinConns has so many connections to each replica kept open, from the
 // first request on. Default and zero: none. At most [WithMaxConns].
 func WithMinConns(n int) DefaultOption {
-	return def("WithMinConns", func(p *policy, l *list) {
-		if n < 0 {
-			l.fault(fmt.Sprint(n), "negative")
-		}
-		p.minConns = n
-	})
+	return atLeast("WithMinConns", n, 0, "negative", func(p *policy) *int { return &p.minConns })
 }
 
 // WithConnIdleTimeout bounds how long a connection is kept unused. It should be
@@ -1097,12 +1057,7 @@ func WithEjection(failures int, base, longest time.Duration) DefaultOption {
 // ejection at a time; with two or more, one always may. Default 0.5. Between 0
 // and 1; at 0 none is.
 func WithEjectionShare(share float64) DefaultOption {
-	return def("WithEjectionShare", func(p *policy, l *list) {
-		if !(share >= 0 && share <= 1) {
-			l.fault(fmt.Sprint(share), "not between 0 and 1")
-		}
-		p.ejectShare = share
-	})
+	return upToOne("WithEjectionShare", share, func(p *policy) *float64 { return &p.ejectShare })
 }
 
 // WithoutEjection has no replica taken out of use for its failures.
@@ -1114,12 +1069,7 @@ func WithoutEjection() DefaultOption {
 // than this share is fit: the few that are left would not survive the load of
 // all. Default 0.5. Zero: never, and with none fit, 503. At most 1.
 func WithPanicThreshold(share float64) DefaultOption {
-	return def("WithPanicThreshold", func(p *policy, l *list) {
-		if !(share >= 0 && share <= 1) {
-			l.fault(fmt.Sprint(share), "not between 0 and 1")
-		}
-		p.panicShare = share
-	})
+	return upToOne("WithPanicThreshold", share, func(p *policy) *float64 { return &p.panicShare })
 }
 
 // WithHealthChecks has each replica asked for [WithHealthPath] that often, from
@@ -1269,12 +1219,7 @@ func WithHedge(delay time.Duration) DefaultOption {
 // WithMaxTunnels bounds the WebSocket tunnels of a service; then 503. Default
 // 10,000. Zero: none is opened.
 func WithMaxTunnels(n int) DefaultOption {
-	return def("WithMaxTunnels", func(p *policy, l *list) {
-		if n < 0 {
-			l.fault(fmt.Sprint(n), "negative")
-		}
-		p.maxTunnels = n
-	})
+	return atLeast("WithMaxTunnels", n, 0, "negative", func(p *policy) *int { return &p.maxTunnels })
 }
 
 // WithHTTP2 has HTTP/2 spoken to the service: over TLS as agreed by ALPN to
@@ -1604,6 +1549,26 @@ func duration(name string, d time.Duration, field func(*policy) *time.Duration) 
 			l.fault(d.String(), "negative")
 		}
 		*field(p) = d
+	})
+}
+
+// atLeast is an option of one number that has a least value.
+func atLeast[N int | int64](name string, n, least N, otherwise string, field func(*policy) *N) DefaultOption {
+	return def(name, func(p *policy, l *list) {
+		if n < least {
+			l.fault(fmt.Sprint(n), otherwise)
+		}
+		*field(p) = n
+	})
+}
+
+// upToOne is an option of one share.
+func upToOne(name string, share float64, field func(*policy) *float64) DefaultOption {
+	return def(name, func(p *policy, l *list) {
+		if !(share >= 0 && share <= 1) {
+			l.fault(fmt.Sprint(share), "not between 0 and 1")
+		}
+		*field(p) = share
 	})
 }
 
