@@ -1423,14 +1423,11 @@ func (g *Gateway) ResetStats() {
 
 // past is what the services have done that were removed.
 type past struct {
-	mu    sync.Mutex            // held while services leave the snapshot
-	ups   []*Upstream           // that have not ended
-	total UpstreamStats         // of the others, since the last reset
-	spent *[rows]stats.Snapshot // theirs; nil: there are none
-
-	// What caches have counted that are used no more, less what others had when they
-	// came: beside that of the caches that are used it goes on where it was.
-	counted map[string]*telemetry.Sample
+	mu     sync.Mutex            // held while services leave the snapshot
+	ups    []*Upstream           // that have not ended
+	total  UpstreamStats         // of the others, since the last reset
+	spent  *[rows]stats.Snapshot // theirs; nil: there are none
+	caches telemetry.Ledger      // what those have counted that are used, and have been
 }
 
 // swap changes the snapshot, by which some services leave.
@@ -1443,56 +1440,25 @@ func (p *past) swap(c *core, next *snapshot, left []*service) {
 			leave(before.set.All())
 		}
 	}
-	p.recount(old.caches(), next.caches())
+	p.caches.Change(watchesOf(old.caches()), watchesOf(next.caches()))
 	c.snapshot.Store(next)
 	for _, svc := range left {
 		p.ups = append(p.ups, svc.up)
 	}
 }
 
-// recount has the sum of what caches have counted be the same for those that are
-// used from now on. mu is held.
-func (p *past) recount(were, are []*Cache) {
-	if len(were) == 0 || len(are) == 0 {
-		p.counted = make(map[string]*telemetry.Sample)
-		return
+func watchesOf(caches []*Cache) (watches []*telemetry.Watch) {
+	for _, c := range caches {
+		watches = append(watches, c.watched)
 	}
-	for _, c := range were {
-		if !slices.Contains(are, c) {
-			p.count(c, 1)
-		}
-	}
-	for _, c := range are {
-		if !slices.Contains(were, c) {
-			p.count(c, -1)
-		}
-	}
-}
-
-func (p *past) count(c *Cache, times float64) {
-	c.watched.Read(func(s *telemetry.Sample) {
-		if !s.Counts {
-			return
-		}
-		key := s.Name + strings.Join(s.Labels, " ")
-		s.Value *= times
-		if had := p.counted[key]; had != nil {
-			s.Value += had.Value
-		}
-		p.counted[key] = s
-	})
+	return watches
 }
 
 // readCaches tells of the caches that are used, and have been.
 func (p *past) readCaches(c *core, tell func(*telemetry.Sample)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, cache := range c.snapshot.Load().caches() {
-		cache.watched.Read(tell)
-	}
-	for _, s := range p.counted {
-		tell(s)
-	}
+	p.caches.Read(watchesOf(c.snapshot.Load().caches()), tell)
 }
 
 func (p *past) leaving() []*Upstream {
