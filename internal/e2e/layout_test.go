@@ -45,32 +45,33 @@ var (
 		"internal/roundtrip", "internal/stats", "internal/store", "internal/telemetry", "internal/work",
 	}
 	floorPlan = map[string]part{
-		".":                  {imports: leafFolders, production: true},
-		"internal/balance":   {production: true},
-		"internal/dash":      {production: true}, // what operators look at
-		"internal/draft":     {production: true}, // what a handler answers, until it is judged
-		"internal/explain":   {production: true}, // a text that explains something
-		"internal/flight":    {production: true},
-		"internal/flood":     {production: true}, // how much is told of what happens too often
-		"internal/forward":   {production: true},
-		"internal/h1":        {production: true}, // an HTTP/1.1 client
-		"internal/health":    {production: true}, // probes of endpoints, and the report on them
-		"internal/options":   {production: true}, // which options cannot stand beside each other
-		"internal/retry":     {production: true},
-		"internal/rfc9111":   {production: true},
-		"internal/roundtrip": {production: true}, // an exchange through an http.RoundTripper: net/http's HTTP/2, or the app's
-		"internal/stats":     {production: true},
-		"internal/store":     {production: true},
-		"internal/telemetry": {production: true, otel: true},
-		"internal/work":      {production: true},
-		"internal/testnet":   {},
-		"internal/e2e":       {tests: []string{".", "internal/testnet"}},
-		"internal/demo":      {imports: []string{"."}},
-		"internal/bench":     {imports: []string{"."}},
-		"internal/interop":   {imports: []string{"."}, tests: []string{"internal/testnet", "internal/rfc9111"}},
+		".":                    {imports: leafFolders, production: true},
+		"internal/balance":     {production: true},
+		"internal/dash":        {production: true}, // what operators look at
+		"internal/draft":       {production: true}, // what a handler answers, until it is judged
+		"internal/explain":     {production: true}, // a text that explains something
+		"internal/flight":      {production: true},
+		"internal/flood":       {production: true}, // how much is told of what happens too often
+		"internal/forward":     {production: true},
+		"internal/h1":          {production: true}, // an HTTP/1.1 client
+		"internal/health":      {production: true}, // probes of endpoints, and the report on them
+		"internal/options":     {production: true}, // which options cannot stand beside each other
+		"internal/retry":       {production: true},
+		"internal/rfc9111":     {production: true},
+		"internal/roundtrip":   {production: true}, // an exchange through an http.RoundTripper: net/http's HTTP/2, or the app's
+		"internal/stats":       {production: true},
+		"internal/store":       {production: true},
+		"internal/telemetry":   {production: true, otel: true},
+		"internal/work":        {production: true},
+		"internal/testnet":     {},
+		"internal/e2e":         {tests: []string{".", "internal/testnet"}},
+		"internal/demo":        {imports: []string{"."}},
+		"internal/bench":       {imports: []string{"."}},
+		"internal/conformance": {tests: []string{"."}},
+		"internal/interop":     {imports: []string{"."}, tests: []string{"internal/testnet", "internal/rfc9111"}},
 	}
 	// nestedModules are the modules that keep foreign peers out of our go.mod.
-	nestedModules = []string{"internal/bench", "internal/interop"}
+	nestedModules = []string{"internal/bench", "internal/conformance", "internal/interop"}
 )
 
 // A user of the package builds these modules with it, and no other.
