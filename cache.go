@@ -1499,7 +1499,7 @@ func (v *visit) passHead() *Error {
 // compare holds a response to HEAD against what is stored.
 func (v *visit) compare(f *fetch) {
 	a := f.answer
-	switch rfc9111.Head(a.status, a.head, a.start.Add(a.head1), &v.stored.Validators, v.stored.Length) {
+	switch rfc9111.Head(a.status, a.head, a.start.Add(a.head1), v.stored.Status, &v.stored.Validators, v.stored.Length) {
 	case rfc9111.HeadFreshen:
 		ex := v.received(f)
 		ex.Response = a.head.Clone() // which goes on to the client

@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -211,6 +212,22 @@ func TestHeadFreshensOrInvalidates(t *testing.T) {
 				b.walk(step{body: "one", cache: "fwd=uri-miss; stored", asked: 1})
 				tt.change(p)
 				b.walk(step{wait: 61 * time.Second, request: head, cache: "fwd=stale; detail=method", asked: 2}, tt.next)
+			})
+		})
+	}
+	for _, was := range []int{404, 302} {
+		t.Run("over a "+http.StatusText(was), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBubble(t, testnet.Replies(
+					testnet.Answer(was, "Location: /y\r\nCache-Control: max-age=60", "gone"),
+					"HTTP/1.1 200 OK\r\n"+minute+"\r\nContent-Length: 4\r\n\r\n",
+					testnet.Answer(200, minute, "here"),
+				))
+				b.walk(
+					step{status: was, body: "gone", cache: "fwd=uri-miss; stored", asked: 1},
+					step{wait: 61 * time.Second, request: head, cache: "fwd=stale; detail=method", asked: 2},
+					step{body: "here", cache: "fwd=uri-miss; stored", asked: 3},
+				)
 			})
 		})
 	}

@@ -192,11 +192,15 @@ const (
 	HeadStale                      // it is of another version
 )
 
-// Head compares a response to HEAD, which arrived at received, with a stored response that could have been chosen for the request and whose
-// content has length bytes (RFC 9111 §4.3.5). A response that carries neither a validator nor a length is silent.
-func Head(status int, response http.Header, received time.Time, stored *Validators, length int64) HeadOutcome {
-	if status != http.StatusOK {
+// Head compares a response to HEAD, which arrived at received, with a stored response that could have been chosen for the request, of status was
+// and with a content of length bytes (RFC 9111 §4.3.5). A response that carries neither a validator nor a length is silent, unless what is stored
+// says that there is no representation, or that it is elsewhere.
+func Head(status int, response http.Header, received time.Time, was int, stored *Validators, length int64) HeadOutcome {
+	switch {
+	case status != http.StatusOK:
 		return HeadSilent
+	case was != http.StatusOK: // a 404 of the same length is no older version of it
+		return HeadStale
 	}
 	v, outcome := ParseValidators(response, received), HeadSilent
 	for _, field := range [...]struct {

@@ -233,8 +233,13 @@ func TestHead(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			assert.Equal(t, row.want, Head(row.status, row.h, today, &row.stored, 4))
+			assert.Equal(t, row.want, Head(row.status, row.h, today, 200, &row.stored, 4))
 		})
+	}
+	for _, was := range []int{203, 204, 301, 302, 404, 410} {
+		assert.Equal(t, HeadStale, Head(200, http.Header{"Etag": {`"a"`}, "Content-Length": {"4"}}, today, was, &both, 4), "over a %d", was)
+		assert.Equal(t, HeadStale, Head(200, http.Header{}, today, was, &none, 4), "over a %d", was)
+		assert.Equal(t, HeadSilent, Head(was, http.Header{"Etag": {`"a"`}, "Content-Length": {"4"}}, today, was, &both, 4), "a %d over its like", was)
 	}
 }
 
