@@ -920,18 +920,20 @@ func (v *visit) notModified(ex *rfc9111.Exchange, named []rfc9111.Validators) *E
 		return v.ask()
 	}
 	x.cache.ForwardStatus = http.StatusNotModified
-	e, verdict := x.svc.freshened(old, ex)
-	return v.renewed(e, verdict)
+	e, verdict, gone := x.svc.freshened(old, ex)
+	return v.renewed(e, verdict, gone)
 }
 
 // renewed goes on with what is stored and has just been brought up to date, if it
-// may still be stored: the newer header may forbid that.
-func (v *visit) renewed(e *rfc9111.Entry, verdict rfc9111.Verdict) *Error {
+// may still be stored: the newer header may forbid that, and then it is gone.
+func (v *visit) renewed(e *rfc9111.Entry, verdict rfc9111.Verdict, gone bool) *Error {
 	x := v.x
 	if verdict != rfc9111.VerdictStore {
 		x.cache.Detail = string(verdict)
 		v.call.Refuse(x.start, hitForMiss)
-		v.by.store.Invalidate(v.key)
+		if gone {
+			v.by.store.Invalidate(v.key)
+		}
 		return x.answer(e, asItCame)
 	}
 	x.stored(v.by.commit(v.key, v.since, x.svc.share, e, v.stored))
@@ -941,11 +943,13 @@ func (v *visit) renewed(e *rfc9111.Entry, verdict rfc9111.Verdict) *Error {
 }
 
 // freshened returns an entry as a newer response without content has left it, for
-// requests like that one's, and whether it may still be stored.
-func (s *service) freshened(e *rfc9111.Entry, ex *rfc9111.Exchange) (*rfc9111.Entry, rfc9111.Verdict) {
-	newer := e.Newer(ex)
-	verdict := rfc9111.Storable(&newer, &s.policy.caching.rules)
-	return s.newEntry(&newer).With(e.Body), verdict
+// requests like that one's, whether it may still be stored, and whether what is
+// must go.
+func (s *service) freshened(e *rfc9111.Entry, ex *rfc9111.Exchange) (_ *rfc9111.Entry, _ rfc9111.Verdict, gone bool) {
+	newer, rules := e.Newer(ex), &s.policy.caching.rules
+	verdict := rfc9111.Storable(&newer, rules)
+	gone = e.Withdrawn(verdict, &newer, rules)
+	return s.newEntry(&newer).With(e.Body), verdict, gone
 }
 
 // stored notes whether an answer that may be stored has been.
@@ -1465,7 +1469,7 @@ func (v *visit) completed(f *fetch) *Error {
 		verdict = rfc9111.VerdictStore // now that it is whole
 	}
 	x.cache.ForwardStatus = a.status
-	return v.renewed(e, verdict)
+	return v.renewed(e, verdict, true)
 }
 
 // anew asks once more, for all of it.
@@ -1503,11 +1507,12 @@ func (v *visit) compare(f *fetch) {
 	case rfc9111.HeadFreshen:
 		ex := v.received(f)
 		ex.Response = a.head.Clone() // which goes on to the client
-		if e, verdict := v.x.svc.freshened(v.stored, &ex); verdict == rfc9111.VerdictStore {
+		switch e, verdict, gone := v.x.svc.freshened(v.stored, &ex); {
+		case verdict == rfc9111.VerdictStore:
 			v.by.commit(v.key, v.since, v.x.svc.share, e, v.stored)
-			return
+		case gone:
+			v.by.store.Invalidate(v.key)
 		}
-		v.by.store.Invalidate(v.key)
 	case rfc9111.HeadStale:
 		v.by.store.Invalidate(v.key)
 	}

@@ -68,3 +68,51 @@ func TestCompletionMayForbidStoring(t *testing.T) {
 		})
 	}
 }
+
+// What is stored for all stays when it is validated by one whose own answer would
+// not be stored, unless the permission that it was stored by is gone.
+func TestValidationForOneClientAloneKeepsWhatIsStored(t *testing.T) {
+	const tag = "ETag: \"v\"\r\n"
+	for _, own := range []string{"Cookie: id=1", "Authorization: Basic eDp5eXl5eQ=="} {
+		for _, tt := range []struct {
+			what, first, next string
+			head              bool
+			third             string
+		}{
+			{"304", "max-age=10", "max-age=10", false, "gateway; fwd=stale; fwd-status=304; stored"},
+			{"304 without public", "max-age=10, public", "max-age=10", false, "gateway; fwd=uri-miss; stored"},
+			{"HEAD", "max-age=10", "max-age=10", true, "gateway; fwd=stale; fwd-status=304; stored"},
+			{"HEAD without public", "max-age=10, public", "max-age=10", true, "gateway; fwd=uri-miss; stored"},
+		} {
+			t.Run(tt.what+" to "+own, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					control := tt.first
+					b := newBubble(t, testnet.Respond(func(r *testnet.Request) string {
+						head := tag + "X-For: " + field(r, "Cookie") + "\r\nCache-Control: " + control
+						switch {
+						case r.Method == "HEAD":
+							return "HTTP/1.1 200 OK\r\n" + head + "\r\nContent-Length: 4\r\n\r\n"
+						case r.Header["If-None-Match"] != nil:
+							return testnet.Answer(304, head, "")
+						}
+						return testnet.Answer(200, head, "body")
+					}))
+					b.get("/a/x")
+					time.Sleep(11 * time.Second)
+					control = tt.next
+					method := "GET"
+					if tt.head {
+						method = "HEAD"
+					}
+					resp := b.ask(testnet.Build(method, "/a/x", "", own))
+					assert.Equal(t, 200, resp.Status)
+					assert.NotContains(t, resp.Header.Get("Cache-Status"), "stored")
+					again := b.get("/a/x")
+					assert.Equal(t, tt.third, again.Header.Get("Cache-Status"))
+					assert.Equal(t, "body", string(again.Body))
+					assert.Empty(t, again.Header.Get("X-For"), "what one client was told is not for others")
+				})
+			})
+		}
+	}
+}

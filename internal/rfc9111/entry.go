@@ -155,6 +155,17 @@ func (e *Entry) Newer(x *Exchange) Exchange {
 	}
 }
 
+// Withdrawn reports whether the entry must go, for Storable says that of what it has become, which newer is. It may stay, as it was, where the request
+// alone is in the way, as it would have been before: the entry came of another's, and is current.
+func (e *Entry) Withdrawn(v Verdict, newer *Exchange, c *Config) bool {
+	if v != VerdictAuthorization && v != VerdictCookie {
+		return v != VerdictStore
+	}
+	old := *newer
+	old.Response, old.parsed = e.Head.Header(), false
+	return Storable(&old, c) != v
+}
+
 // Matches reports whether a request with that header selects the entry (RFC 9111 §4.1).
 func (e *Entry) Matches(request http.Header) bool { return MatchVariant(e.variant, e.Vary, request) }
 

@@ -142,6 +142,38 @@ func TestNewer(t *testing.T) { // RFC 9111 §4.3.4
 	}, newer)
 }
 
+func TestWithdrawn(t *testing.T) { // RFC 9111 §3, §4.3.4
+	t.Parallel()
+	cookie, credentials := asks("Cookie", "id=1"), asks("Authorization", "Basic eA==")
+	for _, row := range []struct {
+		name    string
+		do      func(*Exchange)
+		was, is string
+		want    bool
+		allow   Config
+	}{
+		{name: "§3.5 another's credentials, no permission before and after", do: credentials, was: "max-age=60", is: "max-age=90"},
+		{name: "§7.3 a cookie, no permission before and after", do: cookie, was: "max-age=60", is: "max-age=90"},
+		{name: "§3.5 the permission is gone", do: credentials, was: "max-age=60, public", is: "max-age=60", want: true},
+		{name: "§7.3 the permission is gone for those with cookies", do: cookie, was: "s-maxage=60", is: "max-age=60", want: true},
+		{name: "§3.5 our credentials, and the permission is gone", do: func(x *Exchange) { x.Injected = true }, was: "max-age=60, must-revalidate", is: "max-age=60", want: true},
+		{name: "§5.2.2.7 private, whoever asks", do: cookie, was: "max-age=60", is: "private", want: true},
+		{name: "§5.2.2.5 no-store", do: func(*Exchange) {}, was: "max-age=60", is: "no-store", want: true},
+		{name: "it may be stored", do: credentials, was: "max-age=60", is: "max-age=60, public"},
+		{name: "it may be stored by the operator's word", do: cookie, was: "max-age=60", is: "max-age=60", allow: Config{Cookies: true}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			e, x := stored("body", says(row.was)), storable()
+			row.do(x)
+			x.Response["Cache-Control"] = []string{row.is}
+			newer := e.Newer(x)
+			assert.Equal(t, row.want, e.Withdrawn(Storable(&newer, &row.allow), &newer, &row.allow))
+			assert.Equal(t, []string{row.is}, newer.Response["Cache-Control"], "the arguments stay")
+		})
+	}
+}
+
 func TestHitOfAnEntry(t *testing.T) {
 	t.Parallel()
 	e, lines := stored("abc"), &Lines{Cache: "c"}
