@@ -612,6 +612,10 @@ func (v *visit) joins() (call flight.Call[*answer], err *Error, done bool) {
 			}
 			key = shared.entry.AppendVariant(bytes.Clone(v.key), v.x.r.Header) // those that ask for the same variant
 			continue
+		case flight.Refused:
+			if v.look() { // it may be stored by now, and to be validated
+				return call, v.hit(), true
+			}
 		}
 		break
 	}
@@ -736,6 +740,16 @@ func (v *visit) validatable() []*rfc9111.Entry {
 // conditions are what tells these apart.
 func (v *visit) conditions() []rfc9111.Validators {
 	return rfc9111.Conditions(v.validatable(), v.stored)
+}
+
+// share gives an answer that is stored to all who wait for it, or sends them off
+// where it would have to be validated for each of them.
+func (v *visit) share(a *answer) {
+	if !a.entry.Terms.Single {
+		v.call.Share(a)
+		return
+	}
+	v.call.Refuse(v.x.start, hitForMiss)
 }
 
 // answered goes on with the head of the upstream's answer.
@@ -937,7 +951,7 @@ func (v *visit) renewed(e *rfc9111.Entry, verdict rfc9111.Verdict, gone bool) *E
 		return x.answer(e, asItCame)
 	}
 	x.stored(v.by.commit(v.key, v.since, x.svc.share, e, v.stored))
-	v.call.Share(&answer{entry: e, since: v.since, ref: v.ref})
+	v.share(&answer{entry: e, since: v.since, ref: v.ref})
 	defer v.call.Done()
 	return x.answer(e, asItCame)
 }
@@ -976,11 +990,11 @@ func (s *service) newEntry(ex *rfc9111.Exchange) *rfc9111.Entry {
 	return rfc9111.NewEntry(ex, &s.policy.caching.rules, forward.StripHop, s.policy.requestIDHeader)
 }
 
-// ownKey returns the key for whoever outlives the request. Answers under it may be
-// shared, as it turns out.
-func (v *visit) ownKey() []byte {
+// ownKey returns the key for whoever outlives the request. If e may be shared, so
+// may answers under it, as it turns out.
+func (v *visit) ownKey(e *rfc9111.Entry) []byte {
 	key := v.call.Key()
-	if key == nil {
+	if key == nil && !e.Terms.Single {
 		v.by.calls.Forget(v.key)
 	}
 	if bytes.Equal(key, v.key) { // and not that of a variant
@@ -991,7 +1005,7 @@ func (v *visit) ownKey() []byte {
 
 // store sends the answer to all who wait for it, and stores it meanwhile.
 func (v *visit) store(f *fetch, e *rfc9111.Entry) *Error {
-	x, a, key := v.x, f.answer, v.ownKey()
+	x, a, key := v.x, f.answer, v.ownKey(e)
 	x.cache.Stored = true
 	cache := v.by.store
 	a.wire.OnSurplus(func() { cache.Invalidate(key) }) // as distrust does, with the key that there is
@@ -1006,7 +1020,7 @@ func (v *visit) store(f *fetch, e *rfc9111.Entry) *Error {
 	}
 	fl.body = flight.New(fl.limits(a.length, func() { a.wire.Abort(context.Canceled) }))
 	inline := 0 <= a.length && a.length <= inlineBody && fl.body.Whole()
-	v.call.Share(&answer{entry: e, fill: fl, since: v.since, ref: v.ref})
+	v.share(&answer{entry: e, fill: fl, since: v.since, ref: v.ref})
 	v.call = flight.Call[*answer]{} // the fill ends it
 	if inline {
 		return x.step(fl)
@@ -1034,15 +1048,18 @@ func (x *exchange) storeWhole(fl *fill, length int64) *Error {
 		x.cache.Stored, x.cache.Detail = false, "surplus"
 		fl.call.Refuse(x.start, 0)
 	} else {
-		x.stored(fl.commit(e))
+		x.stored(fl.commit(e, x.start))
 	}
 	return x.answer(e, asItCame)
 }
 
-// commit stores what is whole, and gives it to who waits.
-func (fl *fill) commit(e *rfc9111.Entry) bool {
+// commit stores what is whole, and gives it to who waits, if that may be.
+func (fl *fill) commit(e *rfc9111.Entry, now time.Time) bool {
 	stored := fl.cache.commit(fl.key, fl.since, fl.share, e, fl.instead)
-	if !fl.call.Quit() {
+	switch {
+	case e.Terms.Single:
+		fl.call.Refuse(now, hitForMiss)
+	case !fl.call.Quit():
 		fl.call.Share(&answer{entry: e, since: fl.since, ref: fl.ref})
 		fl.call.Done()
 	}
@@ -1914,18 +1931,19 @@ func (x *exchange) inboundURL() *url.URL {
 func (w *recorder) keep(ex *rfc9111.Exchange, length int64, whole bool) {
 	x := w.x
 	x.cache.Stored = true
-	fl := &fill{cache: w.by, key: w.ownKey(), since: w.since, entry: x.svc.newEntry(ex), instead: w.stored, call: w.call, life: x.life, share: x.svc.share}
+	e := x.svc.newEntry(ex)
+	fl := &fill{cache: w.by, key: w.ownKey(e), since: w.since, entry: e, instead: w.stored, call: w.call, life: x.life, share: x.svc.share}
 	if whole {
 		defer fl.cache.fills.Leave()
 		w.fate, w.kept = fateKept, fl.entry.With([][]byte{w.Begun})
-		x.stored(fl.commit(w.kept))
+		x.stored(fl.commit(w.kept, x.start))
 		return
 	}
 	from, to := io.Pipe()
 	w.fate, fl.from, w.streams = fateStreamed, piped{from}, to
 	fl.body = flight.New(fl.limits(length, func() { _ = from.CloseWithError(errUnneeded) }))
 	reader, _ := fl.body.Reader()
-	w.call.Share(&answer{entry: fl.entry, fill: fl, since: w.since})
+	w.share(&answer{entry: fl.entry, fill: fl, since: w.since})
 	w.call = flight.Call[*answer]{}
 	fl.takeOver()
 	w.followed = make(chan *Error, 1)

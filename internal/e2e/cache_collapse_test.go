@@ -3,6 +3,8 @@ package e2e_test
 import (
 	"fmt"
 	"io"
+	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -364,4 +366,62 @@ func TestNobodyJoinsWhatWasMadeInvalid(t *testing.T) {
 			})
 		}
 	}
+}
+
+// An answer that needs validation before each use answers nobody but who led,
+// though others have waited for it (RFC 9111 §4, §5.2.2.4).
+func TestWhoWaitsForWhatNeedsValidationAsksByItself(t *testing.T) {
+	for _, control := range []string{"no-cache", "max-age=60, no-cache", "max-age=0", "max-age=60\r\nAge: 60"} {
+		for _, body := range []string{"short", strings.Repeat("long", 100_000)} {
+			t.Run(fmt.Sprintf("%q, %d bytes", control, len(body)), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					p := &page{tag: `"v1"`, header: "Cache-Control: " + control, body: body}
+					b := newBubble(t, slowlyOf(time.Second, p))
+					const n = 20
+					all := b.crowd(n, testnet.Get("/a/x"))
+					assert.Equal(t, map[string]int{body: n}, all.bodies)
+					assert.Equal(t, n, b.up.Begun())
+					lasted(t, 2*time.Second, all.took)
+					for status := range all.statuses {
+						assert.NotContains(t, status, "collapsed")
+					}
+					p.header = "Cache-Control: max-age=60"
+					again := b.crowd(n, testnet.Get("/a/x")) // nobody waits so soon
+					assert.Equal(t, map[string]int{"200 gateway; fwd=stale; fwd-status=304; stored": n}, again.statuses)
+					lasted(t, time.Second, again.took)
+				})
+			})
+		}
+	}
+	t.Run("what took longer than it lives", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBubble(t, slowlyOf(3*time.Second, &page{tag: `"v1"`, header: "Cache-Control: max-age=1", body: "one"}))
+			all := b.crowd(20, testnet.Get("/a/x"))
+			assert.Equal(t, map[string]int{"200 gateway; fwd=uri-miss; stored": 1, "200 gateway; fwd=uri-miss; collapsed": 19}, all.statuses)
+			assert.Equal(t, 1, b.up.Begun())
+		})
+	})
+	t.Run("of a handler", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			cache, err := gateway.NewCache()
+			require.NoError(t, err)
+			var calls atomic.Int64
+			h := cache.Wrap("pages")(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				calls.Add(1)
+				time.Sleep(time.Second)
+				w.Header().Set("Cache-Control", "no-cache")
+				w.Header().Set("ETag", `"v1"`)
+				_, _ = io.WriteString(w, "page")
+			}))
+			all := crowdAt(t, h, slices.Repeat([]string{testnet.Get("/x")}, 20))
+			assert.EqualValues(t, 20, calls.Load())
+			assert.Equal(t, map[string]int{"200 gateway; fwd=uri-miss; stored": 1, "200 gateway; fwd=stale; stored": 19}, all.statuses)
+			require.NoError(t, cache.Shutdown(t.Context()))
+		})
+	})
+}
+
+// slowlyOf answers for the page, each time after that long.
+func slowlyOf(d time.Duration, p *page) func(*testnet.Conn) {
+	return testnet.Respond(func(r *testnet.Request) string { time.Sleep(d); return p.answer(r) })
 }

@@ -16,6 +16,7 @@ type Terms struct {
 	NoStale              bool          // it is never used stale (RFC 9111 §4.2.4), whatever its windows; s-maxage says so, in a targeted field max-age does not
 	Immutable            bool          // it does not change while it is fresh (RFC 8246 §2)
 	Heuristic            bool          // the lifetime is a guess, of the operator or from Last-Modified (RFC 9111 §4.2.2)
+	Single               bool          // who has waited for it may not have it, for each use needs validation (RFC 9111 §4); see single
 }
 
 // TermsOf returns the terms of a response.
@@ -46,7 +47,15 @@ func termsOf(x *Exchange, cc *ResponseControl, c *Config) Terms {
 	default:
 		t.Lifetime, t.Heuristic = guess(x, cc, c, date), true
 	}
+	t.Single = t.single(x)
 	return t
+}
+
+// single judges by what the response says of itself, and not by the time that it took or by the difference of two clocks: with a short lifetime these
+// would have all who wait for a slow answer ask for it once more, at once.
+func (t *Terms) single(x *Exchange) bool {
+	age, _ := ParseAge(x.Response)
+	return t.NoCache || t.Lifetime <= age && (t.NoStale || !inWindow(age-t.Lifetime, t.StaleWhileRevalidate))
 }
 
 // Source is what a lifetime is from.

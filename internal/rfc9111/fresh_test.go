@@ -48,6 +48,36 @@ func TestFreshnessLifetime(t *testing.T) {
 	}
 }
 
+func TestSingle(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name string
+		h    http.Header
+		want bool
+	}{
+		{"§4 fresh: it answers who waits", control("max-age=60"), false},
+		{"§5.2.2.4 no-cache: each use needs validation", control("max-age=60, no-cache"), true},
+		{"§4.2 stale from the start", control("max-age=0"), true},
+		{"§5.3 stale by Expires", http.Header{"Expires": {"0"}}, true},
+		{"§4.2.2 no lifetime at all", nil, true},
+		{"§4.2.2 a guess", http.Header{"Last-Modified": {at(-1000 * second)}}, false},
+		{"§4.2.3 stale by Age", http.Header{"Cache-Control": {"max-age=60"}, "Age": {"60"}}, true},
+		{"§4.2.3 fresh by Age", http.Header{"Cache-Control": {"max-age=60"}, "Age": {"59"}}, false},
+		{"§4.2.3 stale by Date, which may be a clock's fault", http.Header{"Cache-Control": {"max-age=1"}, "Date": {at(-2 * second)}}, false},
+		{"§4.2.3 stale by the time that it took", control("max-age=3"), false},
+		{"RFC 5861 §3 stale, but within the window", control("max-age=0, stale-while-revalidate=60"), false},
+		{"RFC 5861 §3 stale, and the window is over", http.Header{"Cache-Control": {"max-age=0, stale-while-revalidate=60"}, "Age": {"61"}}, true},
+		{"§5.2.2.2 the window is forbidden", control("max-age=0, stale-while-revalidate=60, must-revalidate"), true},
+		{"RFC 5861 §4 the window for errors is none", control("max-age=0, stale-if-error=60"), true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			x := &Exchange{Method: http.MethodGet, Status: 200, Response: row.h, RequestTime: today.Add(-5 * second), ResponseTime: today}
+			assert.Equal(t, row.want, TermsOf(x, &Config{MaxHeuristic: year}).Single)
+		})
+	}
+}
+
 func TestInitialAge(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
@@ -174,7 +204,7 @@ func TestTerms(t *testing.T) {
 		want   func(*Terms)
 	}{
 		{"§4.2.1 max-age", control("max-age=60"), Config{}, func(*Terms) {}},
-		{"§5.2.2.4 no-cache", control("max-age=60, no-cache"), Config{}, func(t *Terms) { t.NoCache, t.NoStale = true, true }},
+		{"§5.2.2.4 no-cache", control("max-age=60, no-cache"), Config{}, func(t *Terms) { t.NoCache, t.NoStale, t.Single = true, true, true }},
 		{"§5.2.2.2 must-revalidate", control("max-age=60, must-revalidate"), Config{}, func(t *Terms) { t.NoStale = true }},
 		{"§5.2.2.8 proxy-revalidate", control("max-age=60, proxy-revalidate"), Config{}, func(t *Terms) { t.NoStale = true }},
 		{"§5.2.2.10 s-maxage, as proxy-revalidate", control("s-maxage=60"), Config{}, func(t *Terms) { t.NoStale = true }},
