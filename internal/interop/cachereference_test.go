@@ -283,12 +283,17 @@ func understoodToLast(status int) bool {
 // initialAge is RFC 9111 §4.2.3, over a network that takes no time.
 func (h *head) initialAge(came time.Time) time.Duration {
 	apparent := came.Truncate(time.Second).Sub(h.generated(came))
-	first, _, _ := strings.Cut(h.age, ",") // §5.1
+	return max(0, apparent, h.statedAge())
+}
+
+// statedAge is what Age says (RFC 9111 §5.1).
+func (h *head) statedAge() time.Duration {
+	first, _, _ := strings.Cut(h.age, ",")
 	age, err := strconv.ParseUint(strings.TrimSpace(first), 10, 31)
 	if err != nil {
 		age = 0
 	}
-	return max(0, apparent, time.Duration(age)*time.Second)
+	return time.Duration(age) * time.Second
 }
 
 // names are those of Vary; nil, false: no request can be matched (RFC 9111
@@ -340,6 +345,15 @@ func (e *kept) staleness(now time.Time) time.Duration { return e.age(now) - e.la
 func (e *kept) neverStale() bool {
 	c := e.says()
 	return c.noCache || c.mustRevalidate || c.proxyRevalidate || len(c.sMaxAge) > 0
+}
+
+// single: by what it says itself it is stale as it comes, or to be validated before
+// each use, so that it answers nobody who has waited for it (RFC 9111 §4).
+func (e *kept) single() bool {
+	if stale := e.statedAge() - e.lasts; e.says().noCache || stale >= 0 {
+		return e.neverStale() || !inWindow(stale, e.says().whileRevalidate)
+	}
+	return false
 }
 
 func (e *kept) matches(a *ask) bool { return slices.Equal(a.values(e.vary), e.values) }
@@ -817,7 +831,7 @@ func (t *turn) judge(r *response, plain bool) {
 func (t *turn) keep(r *response) {
 	e := newKept(t.a, &r.head, r.status, r.body, t.now)
 	t.o.stored = true
-	delete(t.refused, t.a.target)
+	t.shared(e)
 	t.relay(r)
 	if t.clientHas(e) {
 		t.o.status, t.o.body, t.o.aborted = http.StatusNotModified, nil, false
@@ -825,6 +839,16 @@ func (t *turn) keep(r *response) {
 	}
 	if !r.cut {
 		t.put(e, t.e)
+	}
+}
+
+// shared has nobody wait for the next answer if nobody could have had this one.
+func (t *turn) shared(e *kept) {
+	switch {
+	case !e.single():
+		delete(t.refused, t.a.target)
+	case !t.alone:
+		t.refuse()
 	}
 }
 
@@ -916,14 +940,31 @@ func (t *turn) notModified(r *response, named []*kept) {
 	e := newKept(t.a, &h, answer.status, answer.body, t.now)
 	if t.o.detail = t.whyNot("GET", answer.status, &h, true, nil); t.o.detail == "" {
 		t.o.stored = true
-		t.put(e, t.e)
+		t.renewed(e)
 	} else {
 		if !t.alone {
 			t.refuse()
 		}
-		delete(t.stored, t.a.target)
+		if t.withdrawn(t.o.detail, answer) {
+			delete(t.stored, t.a.target)
+		}
 	}
 	t.answer(e, true)
+}
+
+// renewed stores what has been brought up to date.
+func (t *turn) renewed(e *kept) {
+	t.put(e, t.e)
+	if e.single() && !t.alone {
+		t.refuse()
+	}
+}
+
+// withdrawn: what is stored is current, but may not be stored for that reason as it
+// has come to be now. It stays, as it was, if this request could not have had it
+// stored then either: it came of another.
+func (t *turn) withdrawn(why string, was *kept) bool {
+	return why != "authorization" && why != "cookie" || t.whyNot("GET", was.status, &was.head, true, nil) != why
 }
 
 // identified are the stored responses that a 304 is about.
@@ -971,7 +1012,7 @@ func (t *turn) completed(r *response) {
 	t.o.fwdStatus = http.StatusPartialContent
 	if t.o.detail = t.whyNot("GET", e.status, &e.head, true, nil); t.o.detail == "" {
 		t.o.stored = true
-		t.put(e, t.e)
+		t.renewed(e)
 	} else {
 		if !t.alone {
 			t.refuse()
@@ -1038,7 +1079,7 @@ func (t *turn) passHead() {
 	if e == nil || e.have != nil || r.status != http.StatusOK {
 		return
 	}
-	if !e.sameVersion(&r.head) {
+	if e.status != http.StatusOK || !e.sameVersion(&r.head) {
 		delete(t.stored, t.a.target) // it is stale, and whatever else is stored is not better
 		return
 	}
@@ -1046,9 +1087,9 @@ func (t *turn) passHead() {
 		return // nothing to go by
 	}
 	h := e.updated(&r.head)
-	if t.whyNot("GET", e.status, &h, true, nil) == "" {
+	if why := t.whyNot("GET", e.status, &h, true, nil); why == "" {
 		t.put(newKept(t.a, &h, e.status, e.body, t.now), e)
-	} else {
+	} else if t.withdrawn(why, e) {
 		delete(t.stored, t.a.target)
 	}
 }
@@ -1082,8 +1123,11 @@ func (t *turn) passBy(fwd, detail string) {
 	t.relay(r)
 	if t.answersGet(r) && t.whyNot("GET", r.status, &r.head, r.framed, r.placed()) == "" {
 		t.o.detail, t.o.stored = "", true
-		delete(t.refused, t.a.target)
-		t.put(newKept(t.a, &r.head, r.status, r.body, t.now), nil)
+		e := newKept(t.a, &r.head, r.status, r.body, t.now)
+		if !e.single() {
+			delete(t.refused, t.a.target)
+		}
+		t.put(e, nil)
 	}
 }
 
