@@ -66,6 +66,26 @@ func TestReadmeGivesTheTwoCommandsFirst(t *testing.T) {
 	assert.Less(t, max(demo, tests), strings.Index(readme(t), "## What it does"))
 }
 
+// A link within the README leads to a heading, and each heading of a whole topic
+// is linked to.
+func TestReadmeLinksLeadToItsHeadings(t *testing.T) {
+	anchors := map[string]bool{}
+	for _, heading := range regexp.MustCompile(`(?m)^(#{2,3}) (.*)$`).FindAllStringSubmatch(readme(t), -1) {
+		text := regexp.MustCompile(`[^a-z0-9 -]`).ReplaceAllString(strings.ToLower(heading[2]), "")
+		anchors[strings.ReplaceAll(text, " ", "-")] = true
+	}
+	links := regexp.MustCompile(`\]\(#([^)]*)\)`).FindAllStringSubmatch(readme(t), -1)
+	require.NotEmpty(t, links)
+	linked := map[string]bool{}
+	for _, link := range links {
+		assert.True(t, anchors[link[1]], "#%s is no heading", link[1])
+		linked[link[1]] = true
+	}
+	for _, topic := range []string{"mounting", "options", "retries", "connections", "overload", "streams", "the-cache", "errors", "telemetry", "handlers", "security"} {
+		assert.True(t, linked[topic], "nothing leads to #%s", topic)
+	}
+}
+
 // What the README shows compiles, and does what its Example says.
 func TestReadmeGoBlocksStandInExamples(t *testing.T) {
 	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(readme(t), -1)
