@@ -9,7 +9,14 @@
 //	…
 //	mux.Handle("/api/", http.StripPrefix("/api", gw))
 //
-// Requests for /api/users/{path...} then go to http://users:8000/{path...}.
+// Requests for /api/users/{path...} then go to http://users:8000/{path...}. One
+// service alone, with its whole path, is an [Upstream].
+//
+// Options given to [New] are the defaults of all services, those inside
+// [WithService] are for that one. [NewCache] makes a cache, and [WithCache] uses it.
+// The app mounts [Gateway.HealthHandler], [Gateway.MetricsHandler] and
+// [Gateway.DashboardHandler] where its own people reach them, and ends the gateway
+// with [Gateway.Drain] and [Gateway.Shutdown].
 package gateway
 
 import (

@@ -1223,8 +1223,9 @@ func WithMaxTunnels(n int) DefaultOption {
 }
 
 // WithHTTP2 has HTTP/2 spoken to the service: over TLS as agreed by ALPN to
-// https targets, with prior knowledge (h2c) to http ones. It is what gRPC needs.
-// Default: HTTP/1.1.
+// https targets, with prior knowledge (h2c) to http ones. It is what gRPC needs,
+// whose services are also to be mounted alone, as an [Upstream]: their path begins
+// with their own name. Default: HTTP/1.1.
 func WithHTTP2() DefaultOption {
 	return def("WithHTTP2", func(p *policy, _ *list) { p.http2 = true })
 }
@@ -1249,8 +1250,9 @@ func WithTransport(rt http.RoundTripper) DefaultOption {
 	})
 }
 
-// WithTLSConfig sets the TLS configuration of connections to https targets. It
-// is cloned. Default: the standard library's.
+// WithTLSConfig sets the TLS configuration of connections to https targets: RootCAs
+// for a CA of your own, Certificates for a client's. It is cloned. Default: the
+// standard library's.
 func WithTLSConfig(c *tls.Config) DefaultOption {
 	return def("WithTLSConfig", func(p *policy, l *list) {
 		if c == nil {
@@ -1457,8 +1459,9 @@ func WithTokenSource(f TokenSource) ServiceOption {
 }
 
 // WithHeader sends name: value with every request, in place of the client's.
-// The value is treated as a credential: it shows nowhere. Hop-by-hop fields,
-// framing, Host and what the gateway sets itself are refused.
+// The value is treated as a credential: it shows nowhere. Basic authentication is
+// an Authorization. Hop-by-hop fields, framing, Host and what the gateway sets
+// itself are refused.
 func WithHeader(name, value string) ServiceOption {
 	return serviceOption{"WithHeader", func(p *policy, l *list) {
 		key := http.CanonicalHeaderKey(name)
