@@ -420,7 +420,7 @@ func newCore(c *sharedConfig) (*core, error) {
 // planShared is what the options say beyond the services. Instruments are bound to
 // their providers.
 func (c *core) planShared(o *sharedConfig) shared {
-	const bound = "is another than before, and the instruments belong to the first; make another gateway"
+	const bound = "is not that of New, to which the instruments belong; give that again, or make another gateway"
 	if !alike(o.telemetry.tracer, c.given.tracer) {
 		o.list.faultOf("WithTracerProvider", "", bound)
 	}

@@ -1371,7 +1371,7 @@ func WithHealthPath(path string) DefaultOption {
 	return def("WithHealthPath", func(p *policy, l *list) {
 		u, err := url.Parse(path)
 		if err != nil || u.Scheme != "" || u.Host != "" || u.Fragment != "" || !strings.HasPrefix(path, "/") {
-			l.fault(path, "not a path that begins with a slash")
+			l.fault(path, "no path that begins with a slash, such as /healthz?full=1")
 			return
 		}
 		escaped, query, err := forward.Judge(u)

@@ -70,7 +70,7 @@ func CheckMount(path string) (reason string) {
 	case len(path) > maxText:
 		return "longer than 256 bytes"
 	case strings.ContainsFunc(path, func(c rune) bool { return c <= ' ' || c > '~' }) || strings.ContainsAny(path, "?#*"):
-		return "is no path of an app's"
+		return "has a character that is not visible ASCII, or ?, # or *"
 	}
 	return ""
 }
