@@ -847,6 +847,20 @@ func (e *endpoint) dialBy(p *policy) {
 
 func (e *endpoint) connect(ctx context.Context) (net.Conn, error) { return e.dialer.Load().Dial(ctx) }
 
+// connectAside is connect for a goroutine that is no request's: those who wait
+// for the connection are told of a panic of the app's dial function.
+func (e *endpoint) connectAside(up *Upstream) func(context.Context) (net.Conn, error) {
+	return func(ctx context.Context) (nc net.Conn, err error) {
+		defer func() {
+			if v := recover(); v != nil {
+				up.current.Load().panicked("WithDialContext", v, debug.Stack())
+				nc, err = nil, fmt.Errorf("WithDialContext: %w", errHookPanic)
+			}
+		}()
+		return e.connect(ctx)
+	}
+}
+
 // sender is the seam to an upstream: it sends an attempt's request and fills
 // in the head of the answer, or says why there is none.
 type sender func(*attempt) error
@@ -873,7 +887,7 @@ func newEndpoint(target *url.URL, address string, svc *service, spans *telemetry
 	e.dialer.Store(dialer)
 	if p.http2 {
 		e.owned = roundtrip.NewTransport(roundtrip.TransportConfig{
-			Dial: e.connect, TLS: dialer.TLS != nil, MaxConns: p.maxConns, AcquireTimeout: p.acquireTimeout,
+			Dial: e.connectAside(up), TLS: dialer.TLS != nil, MaxConns: p.maxConns, AcquireTimeout: p.acquireTimeout,
 			IdleTimeout: p.connIdleTimeout, MaxAge: p.maxConnAge, Closed: e.closed,
 			ResponseHeaderTimeout: p.responseHeaderTimeout, MaxHeaderBytes: maxResponseHeaderBytes,
 		})
@@ -1534,7 +1548,8 @@ func (a *attempt) run() *Error {
 // result is what became of one of two attempts that race.
 type result struct {
 	*attempt
-	err *Error
+	err   *Error
+	abort bool // it is to end the client's connection (http.ErrAbortHandler)
 }
 
 // race gives a a head start, and then sends the same to another endpoint. The
@@ -1558,7 +1573,9 @@ func (f *fetch) race(a *attempt) (*attempt, *Error) {
 			r = f.decide(r, a, b, results)
 		}
 	}
-	f.answer = r.attempt
+	if f.answer = r.attempt; r.abort {
+		panic(http.ErrAbortHandler)
+	}
 	return r.attempt, r.err
 }
 
@@ -1566,10 +1583,12 @@ func (f *fetch) race(a *attempt) (*attempt, *Error) {
 func (f *fetch) runAside(a *attempt, results chan<- result) bool {
 	up := f.svc.up
 	return up.life.Go("hedged attempt", func() {
-		r := result{a, fault(ReasonPanic, nil)}
+		r := result{attempt: a, err: fault(ReasonPanic, nil)}
 		defer func() {
 			if v := recover(); v != nil { // of the app's round tripper
-				f.svc.panicked("WithTransport", v, debug.Stack())
+				if r.abort = v == any(http.ErrAbortHandler); !r.abort {
+					f.svc.panicked("WithTransport", v, debug.Stack())
+				}
 				a.end(r.err)
 			}
 			results <- r
@@ -2195,6 +2214,8 @@ func (a *attempt) classify(err error) *Error {
 	switch {
 	case errors.Is(err, work.ErrShutdown):
 		return fault(ReasonShuttingDown, work.ErrShutdown)
+	case errors.Is(err, errHookPanic):
+		return fault(ReasonPanic, err)
 	case errors.Is(err, errInterimOverflow), errors.Is(err, roundtrip.ErrFlooded):
 		return fault(ReasonInterimOverflow, errInterimOverflow)
 	case errors.Is(err, h1.ErrAcquireTimeout), errors.Is(err, roundtrip.ErrAcquireTimeout):
@@ -2253,16 +2274,10 @@ func (a *attempt) endAt(now time.Time, err *Error) {
 		return
 	}
 	a.ended = true
-	if a.content != nil {
-		_ = a.content.Close()
-	}
+	a.letGo()
 	if a.buf != nil {
 		forward.PutBuffer(a.buf)
 		a.buf = nil
-	}
-	a.wire.Close()
-	if a.upload != nil {
-		_ = a.upload.Close()
 	}
 	errorType := ""
 	outcome, took := a.fetch.outcome(err, a.status), a.head1
@@ -2276,6 +2291,25 @@ func (a *attempt) endAt(now time.Time, err *Error) {
 		a.fetch.svc.up.replicaChanged(a.endpoint, c)
 	}
 	a.span.End(errorType, now.Sub(a.start))
+}
+
+// letGo closes what the attempt holds. A panic of what the app has given us is
+// logged and no more: by now it is nobody's answer.
+func (a *attempt) letGo() {
+	defer a.recovered()
+	if a.upload != nil {
+		defer a.upload.Close()
+	}
+	defer a.wire.Close()
+	if a.content != nil {
+		_ = a.content.Close()
+	}
+}
+
+func (a *attempt) recovered() {
+	if v := recover(); v != nil && v != any(http.ErrAbortHandler) {
+		a.fetch.svc.panicked("content", v, debug.Stack())
+	}
 }
 
 // roundTrip sends through net/http's transport or one of the app's.

@@ -166,8 +166,13 @@ const (
 )
 
 // probe looks by a read that gives up soon; after no time at all it has looked at
-// what is above the socket only.
-func (c *conn) probe(limit time.Duration) look {
+// what is above the socket only. A connection that panics is as good as closed.
+func (c *conn) probe(limit time.Duration) (seen look) {
+	defer func() {
+		if recover() != nil {
+			seen = lookClosed
+		}
+	}()
 	var b [1]byte
 	c.armed = time.Now().Add(limit)
 	if c.SetReadDeadline(c.armed) != nil {

@@ -150,7 +150,8 @@ func (x *Exchange) attach(c *conn) error {
 	if x.aborted != nil {
 		return x.aborted
 	}
-	x.conn, x.Peer, c.buffers = c, c.RemoteAddr(), &x.client.buffers
+	x.conn, c.buffers = c, &x.client.buffers
+	x.Peer = c.RemoteAddr() // which may panic
 	x.due, x.why = x.Head, HeadTimeout
 	if !x.End.IsZero() && (x.due.IsZero() || x.End.Before(x.due)) {
 		x.due, x.why = x.End, EndTimeout

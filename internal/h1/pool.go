@@ -133,7 +133,14 @@ func (p *pool) ready() *conn {
 
 // replace is drop, slot and fill in one, without going to the end of the queue.
 func (p *pool) replace(ctx context.Context, c *conn, why Discard) (*conn, error) {
+	closed := false
+	defer func() {
+		if !closed { // a panic
+			p.slots.Release(1)
+		}
+	}()
 	p.discard(c, why)
+	closed = true
 	return p.fill(ctx)
 }
 
@@ -153,8 +160,8 @@ func (p *pool) put(c *conn, now time.Time) {
 
 // drop closes a connection that cannot be used again.
 func (p *pool) drop(c *conn, why Discard) {
+	defer p.slots.Release(1)
 	p.discard(c, why)
-	p.slots.Release(1)
 }
 
 // Close closes what is idle and refuses all who have no connection yet. What is
@@ -336,9 +343,13 @@ func answerFor(c *conn, why Discard) {
 	}
 }
 
-// discard closes c and leaves its slot to the caller.
+// discard closes c, which may panic, and leaves its slot to the caller.
 func (p *pool) discard(c *conn, why Discard) {
+	defer p.discarded(c, why)
 	c.close()
+}
+
+func (p *pool) discarded(c *conn, why Discard) {
 	p.mu.Lock()
 	p.open--
 	p.counts.Discards[why]++

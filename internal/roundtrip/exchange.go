@@ -248,13 +248,13 @@ func (x *Exchange) finish() {
 	}
 	// First, or closing the content might wait for a read of the request's.
 	cancel(errClosed)
-	if x.response != nil {
-		_ = x.response.Body.Close()
-	}
+	defer x.interims.close(true)
 	if x.Body != nil {
-		_ = x.upload.Close()
+		defer x.upload.Close()
 	}
-	x.interims.close(true)
+	if x.response != nil {
+		_ = x.response.Body.Close() // which may panic
+	}
 }
 
 // Switched returns the connection after a 101, which is to be closed; nil: the
