@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -152,6 +153,39 @@ func TestAbortOfAHedgedAttempt(t *testing.T) {
 			}))}})
 			assert.Zero(t, r.get("/a/x").Status)
 			assert.Empty(t, r.logs.Find(t, "gateway: panic"))
+		})
+	}
+}
+
+// A round tripper may spell fields as it likes: what it says of the content's
+// length is judged, and told to nobody who would believe it.
+func TestLengthsInOddSpelling(t *testing.T) {
+	body := func() io.ReadCloser { return io.NopCloser(strings.NewReader("hello")) }
+	for _, tt := range []struct {
+		header http.Header
+		length int64
+		status int
+		stated string // to the client; empty: nothing
+	}{
+		{http.Header{"content-length": {"3"}}, -1, 200, ""},
+		{http.Header{"content-length": {"30"}}, -1, 200, ""},
+		{http.Header{"content-length": {"30"}}, 5, 200, "5"},
+		{http.Header{"content-length": {"5"}}, 0, 200, "5"},
+		{http.Header{"CONTENT-LENGTH": {"5"}, "Content-Length": {"5"}}, 5, 200, "5"},
+		{http.Header{"content-length": {"5"}, "Content-Length": {"6"}}, 5, 502, ""},
+		{http.Header{"content-length": {"five"}}, 5, 502, ""},
+		{http.Header{"Content-Length ": {"3"}}, -1, 200, ""},
+		{http.Header{"transfer-encoding": {"gzip, chunked"}}, 5, 200, "5"},
+	} {
+		t.Run(fmt.Sprint(tt.header, tt.length), func(t *testing.T) {
+			r := newRig(t, setup{noCache: true, a: []gateway.ServiceOption{answering(200, tt.header, tt.length, body)}})
+			resp := r.get("/a/x")
+			require.Equal(t, tt.status, resp.Status, "%s", resp.Body)
+			assert.Equal(t, testnet.Whole, resp.End)
+			if tt.status == 200 {
+				assert.Equal(t, "hello", string(resp.Body))
+				assert.Equal(t, tt.stated, resp.Header.Get("Content-Length"))
+			}
 		})
 	}
 }

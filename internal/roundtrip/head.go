@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // take takes resp as the final response.
@@ -44,6 +45,9 @@ func (x *Exchange) take(resp *http.Response) error {
 // net/http cannot make sense of the field it lets it pass, for others to be
 // misled by it (RFC 9110 §8.6, RFC 9113 §8.1.1).
 func (x *Exchange) measure(bodiless bool) error {
+	if !x.Own {
+		gather(x.Header, "Content-Length")
+	}
 	values := x.Header["Content-Length"]
 	if len(values) == 0 {
 		if x.ContentLength == 0 && !x.Own && x.response.Body != http.NoBody {
@@ -69,6 +73,17 @@ func (x *Exchange) measure(bodiless bool) error {
 		x.Header["Content-Length"] = []string{strconv.FormatInt(x.ContentLength, 10)}
 	}
 	return nil
+}
+
+// gather has all fields of a name stand under its canonical form, in which others
+// look for it.
+func gather(h http.Header, name string) {
+	for spelled, values := range h {
+		if spelled != name && len(spelled) == len(name) && strings.EqualFold(spelled, name) {
+			h[name] = append(h[name][:len(h[name]):len(h[name])], values...)
+			delete(h, spelled)
+		}
+	}
 }
 
 // parseLength returns what all of the values say.
