@@ -238,6 +238,7 @@ func proxyFieldCases() []attackCase {
 		r := newRig(t, setup{})
 		sent := r.asSent("TE: gzip;q=0.5, Trailers", "Connection: TE")
 		assert.Equal(t, []string{"trailers"}, sent.Header["Te"])
+		assert.Equal(t, []string{"TE"}, sent.Header["Connection"]) // RFC 9110 §10.1.4
 		r.recorded(1, noFailure)
 	}})
 }

@@ -43,6 +43,8 @@ func TestRequestOnTheWire(t *testing.T) {
 		{"no content where some is common (RFC 9110 §8.6)", keeps, &Exchange{Method: "POST", Path: "/", Host: "up"}, "POST / HTTP/1.1\r\nHost: up\r\nContent-Length: 0\r\n\r\n"},
 		{"no user agent", keeps, &Exchange{Method: "GET", Path: "/", Host: "up", Fields: http.Header{"User-Agent": {""}}}, "GET / HTTP/1.1\r\nHost: up\r\n\r\n"},
 		{"a connection for this alone (RFC 9112 §9.6)", closes, &Exchange{Method: "GET", Path: "/", Host: "up"}, "GET / HTTP/1.1\r\nHost: up\r\nConnection: close\r\n\r\n"},
+		{"codings (RFC 9110 §10.1.4)", keeps, &Exchange{Method: "GET", Path: "/", Host: "up", Fields: http.Header{"Te": {"trailers"}}}, "GET / HTTP/1.1\r\nHost: up\r\nTe: trailers\r\nConnection: TE\r\n\r\n"},
+		{"codings, on a connection for this alone", closes, &Exchange{Method: "GET", Path: "/", Host: "up", Fields: http.Header{"Te": {"trailers"}}}, "GET / HTTP/1.1\r\nHost: up\r\nTe: trailers\r\nConnection: close, TE\r\n\r\n"},
 		{"a method that is no token", keeps, &Exchange{Method: "GE T", Path: "/", Host: "up"}, ""},
 		{"no path", keeps, &Exchange{Method: "GET", Host: "up"}, ""},
 		{"a space in the path", keeps, &Exchange{Method: "GET", Path: "/a b", Host: "up"}, ""},

@@ -102,10 +102,12 @@ func (x *Exchange) appendHead(b []byte) (_ []byte, ok bool) {
 	b = append(b, " HTTP/1.1\r\nHost: "...)
 	b = append(b, x.Host...)
 	b = append(b, "\r\n"...)
+	codings := false
 	for name, values := range x.Fields {
 		if !isToken(name) {
 			return b, false
 		}
+		codings = codings || name == "Te"
 		if name == "User-Agent" && len(values) == 1 && values[0] == "" {
 			continue // the client sent none
 		}
@@ -118,10 +120,28 @@ func (x *Exchange) appendHead(b []byte) (_ []byte, ok bool) {
 			b = append(b, "\r\n"...)
 		}
 	}
-	if !x.client.reuse && x.Fields["Connection"] == nil {
-		b = append(b, "Connection: close\r\n"...)
-	}
+	b = x.appendConnection(b, codings)
 	return append(x.appendFraming(b), "\r\n"...), ok
+}
+
+// appendConnection appends what Connection has to say beside what the request's
+// own field says: that the connection ends, and that TE is about it alone (RFC
+// 9110 §10.1.4).
+func (x *Exchange) appendConnection(b []byte, codings bool) []byte {
+	ends := false
+	if !x.client.reuse || codings {
+		given := x.Fields["Connection"]
+		ends, codings = !x.client.reuse && given == nil, codings && !listed(given, "te")
+	}
+	switch {
+	case ends && codings:
+		return append(b, "Connection: close, TE\r\n"...)
+	case ends:
+		return append(b, "Connection: close\r\n"...)
+	case codings:
+		return append(b, "Connection: TE\r\n"...)
+	}
+	return b
 }
 
 // appendFraming appends what says where the content ends (RFC 9112 §6).
