@@ -1317,7 +1317,7 @@ func (f *fetch) address() {
 	in := forward.Inbound{
 		Header: r.Header, RemoteAddr: r.RemoteAddr, Host: r.Host, TLS: r.TLS != nil,
 		ProtoMajor: r.ProtoMajor, ProtoMinor: r.ProtoMinor,
-		Prefix: x.prefix, Upgrade: x.upgrade != "",
+		Prefix: x.prefix, Upgrade: x.upgrade != "", Content: x.hasBody(),
 		RequestID: x.requestID(),
 	}
 	f.out.header = svc.rules.Outbound(&in, &f.scratch)

@@ -79,6 +79,20 @@ func expectCases() []attackCase {
 			assert.Zero(t, r.a.Begun()+r.b.Begun())
 			r.counted(noFailure)
 		}},
+		bothWays(51, "an expectation without content", func(t *testing.T, w way) { // which must not be sent (RFC 9110 §10.1.1)
+			r := newRig(t, setup{way: w})
+			for _, request := range []string{
+				testnet.Get("/a/x", "Expect: 100-continue"), testnet.Build("POST", "/a/x", "", "Expect: 100-continue", "Content-Length: 0"),
+			} {
+				tr := r.exchange(request)
+				assert.Equal(t, []int{200}, tr.Statuses())
+				assert.Empty(t, tr.Responses[0].Interim)
+			}
+			for _, sent := range r.a.Await(2) {
+				assert.NotContains(t, sent.Header, "Expect")
+			}
+			r.counted(noFailure)
+		}),
 	}
 }
 

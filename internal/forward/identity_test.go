@@ -19,12 +19,15 @@ func TestOutboundByConnection(t *testing.T) {
 			http.Header{"Via": {"1.0 gateway"}, "Expect": nil}},
 		{"http/2", func(in *Inbound) { in.ProtoMajor, in.ProtoMinor = 2, 0; in.Header["Expect"] = []string{"100-continue"} },
 			http.Header{"Via": {"2.0 gateway"}, "Expect": {"100-continue"}}},
+		{"no content to wait for", func(in *Inbound) { in.Content = false; in.Header["Expect"] = []string{"100-continue"} },
+			http.Header{"Expect": nil}},
 		{"http/3", func(in *Inbound) { in.ProtoMajor, in.ProtoMinor = 3, 0 }, http.Header{"Via": {"3.0 gateway"}}},
 		{"unknown version", func(in *Inbound) { in.ProtoMajor, in.ProtoMinor = 0, 9 }, http.Header{"Via": {"1.1 gateway"}}},
 		{"upgrade", func(in *Inbound) {
 			in.Upgrade = true
 			in.Header["Connection"] = []string{"keep-alive, Upgrade"}
 			in.Header["Upgrade"] = []string{"WebSocket"}
+			in.Header["Te"] = []string{"trailers"}
 		}, http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}}},
 		{"no prefix", func(in *Inbound) { in.Prefix = "" }, http.Header{"X-Forwarded-Prefix": nil}},
 		{"no request id", func(in *Inbound) { in.RequestID = "" }, http.Header{"X-Request-Id": nil}},

@@ -45,6 +45,7 @@ type Inbound struct {
 	ProtoMajor, ProtoMinor int
 	Prefix                 string // what was taken off the path, as Prefix returns it
 	Upgrade                bool   // to WebSocket, as Upgrade found it
+	Content                bool   // some follows
 	RequestID              string
 }
 
@@ -197,11 +198,11 @@ func (o *outbound) put(name, value string) {
 // connection sets the fields that are about the connection and the exchange on it.
 func (o *outbound) connection(in *Inbound) {
 	h := in.Header
-	if te := h["Te"]; len(te) > 0 && hasMember(te, "trailers") {
+	if te := h["Te"]; len(te) > 0 && !in.Upgrade && hasMember(te, "trailers") {
 		o.put("Te", "trailers") // RFC 9110 §10.1.4: of all codings only this promise is end to end
 	}
-	if expect := h["Expect"]; len(expect) == 1 && strings.EqualFold(expect[0], "100-continue") &&
-		(in.ProtoMajor > 1 || in.ProtoMinor > 0) { // RFC 9110 §10.1.1: ignored in HTTP/1.0
+	if expect := h["Expect"]; len(expect) == 1 && strings.EqualFold(expect[0], "100-continue") && in.Content &&
+		(in.ProtoMajor > 1 || in.ProtoMinor > 0) { // RFC 9110 §10.1.1: ignored in HTTP/1.0, and not sent where there is nothing to wait for
 		o.put("Expect", "100-continue")
 	}
 	if in.Upgrade {

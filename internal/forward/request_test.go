@@ -35,7 +35,7 @@ func config() RequestConfig {
 func inbound(h http.Header) *Inbound {
 	return &Inbound{
 		Header: h, RemoteAddr: "203.0.113.7:4711", Host: "app.example", ProtoMajor: 1, ProtoMinor: 1,
-		Prefix: "/api/users", RequestID: "id-1",
+		Prefix: "/api/users", RequestID: "id-1", Content: true,
 	}
 }
 
