@@ -1217,6 +1217,9 @@ func (x *exchange) end(entered bool) {
 	}
 	x.life.End(&x.link)
 	x.record(v != nil)
+	if v != nil && x.r.ProtoMajor == 1 && x.r.ProtoMinor == 0 {
+		forward.Reset(x.w)
+	}
 	*x = exchange{keyBuf: x.keyBuf}
 	exchanges.Put(x)
 	if v != nil {

@@ -96,6 +96,22 @@ func CloseAfterReply(w http.ResponseWriter) {
 	}
 }
 
+// Reset ends the connection behind w, where it can be taken over, such that what came over it cannot be taken for whole: to a client of
+// HTTP/1.0 the end of the connection is that of the content, unless it is a reset, or TLS ends without its last word (RFC 9112 §8, §9.8).
+func Reset(w http.ResponseWriter) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	if secure, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = secure.NetConn()
+	}
+	if socket, ok := conn.(interface{ SetLinger(sec int) error }); ok {
+		_ = socket.SetLinger(0)
+	}
+	_ = conn.Close()
+}
+
 // WriteSwitch answers 101 on a connection that was taken over, within limit (0: none): the client's handshake is done.
 func WriteSwitch(conn net.Conn, proto string, h http.Header, limit time.Duration) error {
 	if limit > 0 {
