@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"sync"
@@ -134,7 +135,11 @@ func (u *cutter) cutAll(t *testing.T, addr string, n int, mode string) {
 	raw := fmt.Sprintf(e.response, u.fields)
 	c := testnet.Dial(t, addr)
 	defer func() { c.Close() }()
-	for i := range 2 * (len(raw) + 1) {
+	step := 1
+	if mode != "plain" {
+		step = 3
+	}
+	for i := 0; i < 2*(len(raw)+1); i += step {
 		size, end := i/2, []string{"close", "reset"}[i%2]
 		path := fmt.Sprintf("/%d/%d/%s", n, size, end)
 		what := fmt.Sprintf("%s, %d of %d bytes, %s", e.name, size, len(raw), end)
@@ -176,5 +181,75 @@ func (e *cutExchange) check(t *testing.T, what string, resp *testnet.Response, a
 		assert.Regexp(t, "upstream_failed|truncated|bad_response", string(resp.Body), what)
 	case resp.Status != 0 && resp.Status != e.status(t):
 		t.Errorf("%s: %d %s %q", what, resp.Status, resp.End, resp.Body)
+	}
+}
+
+// Whatever byte of its request a client leaves behind: the service is never told
+// that it was all, and nothing is left of it.
+func TestRequestsThatBreakOffAnywhere(t *testing.T) {
+	script := func(c *testnet.Conn) {
+		for r := c.ReadHead(); r != nil; r = c.ReadHead() {
+			early := strings.HasSuffix(r.Target, "early")
+			if early && !c.Send(testnet.Answer(200, "", "ok")) {
+				return
+			}
+			if _, err := io.Copy(io.Discard, r); err != nil || !early && !c.Send(testnet.Answer(200, "Cache-Control: max-age=60\r\n", "ok")) {
+				return
+			}
+		}
+	}
+	eachWay(t, func(t *testing.T, w way) {
+		r := newRig(t, setup{way: w, a: []gateway.ServiceOption{gateway.WithRetries(1), quickRetries, gateway.WithoutEjection()}, script: script})
+		r.broken = true
+		cut := make(map[string]bool) // targets
+		var all sync.WaitGroup
+		for n, e := range cutExchanges {
+			if e.body == "" && n > 0 {
+				continue
+			}
+			for _, end := range []string{"close-late", "reset-late", "shut--late", "close-early", "reset-early"} {
+				request := func(sent int) (target, raw string) {
+					target = fmt.Sprintf("/%02d-%05d-%s", n, sent, end)
+					return target, testnet.Build(e.method, "/a"+target, e.body, e.fields...)
+				}
+				_, raw := request(0)
+				step := max(len(raw)/150, 1)
+				for sent := 0; sent < len(raw); sent += step {
+					target, _ := request(sent)
+					cut[target] = true
+				}
+				all.Go(func() {
+					for sent := 0; sent < len(raw); sent += step {
+						_, raw := request(sent)
+						r.leaveAfter(raw[:sent], end)
+					}
+				})
+			}
+		}
+		all.Wait()
+		testnet.Settle(t, "nothing is left", func() bool {
+			s := r.gw.Upstream("a").Stats()
+			return s.InFlight == 0 && s.Replicas[0].InFlight == 0 && s.Replicas[0].Conns.InUse == 0
+		})
+		for _, req := range r.a.Journal() {
+			assert.False(t, cut[req.Target], "%s came whole", req.Target)
+		}
+		for reason := range r.gw.Stats().Errors {
+			assert.Contains(t, []gateway.Reason{gateway.ReasonClientBody, gateway.ReasonClientClosed}, reason)
+		}
+	})
+}
+
+// leaveAfter sends the beginning of a request, and leaves.
+func (r *rig) leaveAfter(part, end string) {
+	c := testnet.Dial(r, r.addr)
+	defer c.Close()
+	c.Send(part)
+	switch end[:5] {
+	case "reset":
+		c.Reset()
+	case "shut-":
+		c.CloseWrite()
+		_, _ = c.ReadRest()
 	}
 }
