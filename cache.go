@@ -1035,7 +1035,7 @@ func (v *visit) store(f *fetch, e *rfc9111.Entry) *Error {
 func (x *exchange) storeWhole(fl *fill, length int64) *Error {
 	defer fl.cache.fills.Leave()
 	body := make([]byte, length)
-	if err := readWhole(fl.from, body); err != nil {
+	if err := flight.ReadWhole(fl.from, body); err != nil {
 		fe := x.bodyFault(err)
 		x.cache.Stored = false
 		fl.from.end(fe)
@@ -1065,28 +1065,6 @@ func (fl *fill) commit(e *rfc9111.Entry, now time.Time) bool {
 	}
 	return stored
 }
-
-// readWhole reads a content of known length, and that nothing follows it.
-func readWhole(r io.Reader, p []byte) error {
-	if _, err := io.ReadFull(r, p); err != nil {
-		return err
-	}
-	var probe [1]byte
-	for range 100 {
-		n, err := r.Read(probe[:])
-		switch {
-		case n > 0:
-			return errSurplus
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return err
-		}
-	}
-	return io.ErrNoProgress
-}
-
-var errSurplus = errors.New("the body is longer than declared")
 
 // inlineBody is how long a body may be that the leader itself stores while it
 // sends it, until another asks for it. What connections buffer holds as much, so
@@ -1466,7 +1444,7 @@ func (v *visit) completed(f *fetch) *Error {
 	}
 	v.distrust(a)
 	content := make([]byte, a.length)
-	err := readWhole(a, content)
+	err := flight.ReadWhole(a, content)
 	v.by.store.ReleaseFor(x.svc.share, a.length)
 	if err != nil {
 		fe := x.bodyFault(err)

@@ -297,6 +297,22 @@ func (f *Flight) wake() {
 	clear(f.woken)
 }
 
+// ReadWhole reads a body of a known length, which is all of src: what ends before
+// it or goes on after it is an error, as for Fill.
+func ReadWhole(src io.Reader, p []byte) error {
+	if _, err := io.ReadFull(src, p); err != nil {
+		return err
+	}
+	var probe [1]byte
+	switch n, err := read(src, probe[:]); {
+	case n > 0:
+		return ErrSurplus
+	case !errors.Is(err, io.EOF):
+		return err
+	}
+	return nil
+}
+
 // read reads once, or until something comes of it.
 func read(src io.Reader, p []byte) (int, error) {
 	for range maxEmptyReads {

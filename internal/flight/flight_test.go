@@ -292,6 +292,33 @@ func TestFirstCopies(t *testing.T) {
 	assert.Equal(t, "abc", string(got))
 }
 
+func TestReadWhole(t *testing.T) {
+	t.Parallel()
+	stalls := readFunc(func([]byte) (int, error) { return 0, nil })
+	for _, row := range []struct {
+		name string
+		src  io.Reader
+		want error
+	}{
+		{"as long as it should be", strings.NewReader("abc"), nil},
+		{"its end beside its last byte", iotest.DataErrReader(strings.NewReader("abc")), nil},
+		{"byte by byte", iotest.OneByteReader(strings.NewReader("abc")), nil},
+		{"too short", strings.NewReader("ab"), io.ErrUnexpectedEOF},
+		{"too long", strings.NewReader("abcd"), ErrSurplus},
+		{"broken off", io.MultiReader(strings.NewReader("ab"), iotest.ErrReader(errSource)), errSource},
+		{"broken behind its end", io.MultiReader(strings.NewReader("abc"), iotest.ErrReader(errSource)), errSource},
+		{"without an end", io.MultiReader(strings.NewReader("abc"), stalls), io.ErrNoProgress},
+	} {
+		p := make([]byte, 3)
+		assert.Equal(t, row.want, ReadWhole(row.src, p), row.name)
+		if row.want == nil {
+			assert.Equal(t, "abc", string(p), row.name)
+		}
+	}
+	require.NoError(t, ReadWhole(strings.NewReader(""), nil))
+	assert.Equal(t, ErrSurplus, ReadWhole(strings.NewReader("a"), nil))
+}
+
 func TestStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := New(Config{Length: -1, Limit: 1 << 20})
