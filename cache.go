@@ -707,9 +707,9 @@ func (v *visit) demand() (missing rfc9111.Span, validate []rfc9111.Validators) {
 
 // distrust has what is stored under the key removed if it turns out that more
 // came than the answer: it may not be the one that was asked for (RFC 9112
-// §11.2).
-func (v *visit) distrust(a *attempt) {
-	kept, key := v.by.store, bytes.Clone(v.key)
+// §11.2). Nobody writes to the key.
+func (v *visit) distrust(a *attempt, key []byte) {
+	kept := v.by.store
 	a.wire.OnSurplus(func() { kept.Invalidate(key) })
 }
 
@@ -786,7 +786,7 @@ func (v *visit) entered(f *fetch) *rfc9111.Entry {
 // validated goes on after the 304 to our own condition.
 func (v *visit) validated(f *fetch) *Error {
 	ex := v.received(f)
-	v.distrust(f.answer)
+	v.distrust(f.answer, bytes.Clone(v.key))
 	f.close(nil)
 	return v.notModified(&ex, f.validate)
 }
@@ -1005,11 +1005,8 @@ func (v *visit) ownKey(e *rfc9111.Entry) []byte {
 
 // store sends the answer to all who wait for it, and stores it meanwhile.
 func (v *visit) store(f *fetch, e *rfc9111.Entry) *Error {
-	x, a, key := v.x, f.answer, v.ownKey(e)
-	x.cache.Stored = true
-	cache := v.by.store
-	a.wire.OnSurplus(func() { cache.Invalidate(key) }) // as distrust does, with the key that there is
-	fl := &fill{cache: v.by, from: fetched{f}, key: key, since: v.since, entry: e, instead: v.stored, call: v.call, ref: v.ref, life: x.life, share: x.svc.share}
+	x, a, fl := v.x, f.answer, v.newFill(fetched{f}, e)
+	v.distrust(a, fl.key)
 	if a.whole() {
 		err := x.storeWhole(fl, a.length)
 		f.recycle()
@@ -1020,8 +1017,7 @@ func (v *visit) store(f *fetch, e *rfc9111.Entry) *Error {
 	}
 	fl.body = flight.New(fl.limits(a.length, func() { a.wire.Abort(context.Canceled) }))
 	inline := 0 <= a.length && a.length <= inlineBody && fl.body.Whole()
-	v.share(&answer{entry: e, fill: fl, since: v.since, ref: v.ref})
-	v.call = flight.Call[*answer]{} // the fill ends it
+	v.shareFill(fl)
 	if inline {
 		return x.step(fl)
 	}
@@ -1099,6 +1095,21 @@ type fill struct {
 	ref     telemetry.Ref // the attempt that it comes of
 	life    *work.Life
 	ended   atomic.Bool
+}
+
+// newFill begins to store an answer, for which the visit has entered the fills.
+func (v *visit) newFill(from origin, e *rfc9111.Entry) *fill {
+	v.x.cache.Stored = true
+	return &fill{
+		cache: v.by, from: from, key: v.ownKey(e), since: v.since, share: v.x.svc.share, entry: e, instead: v.stored,
+		call: v.call, ref: v.ref, life: v.x.life,
+	}
+}
+
+// shareFill has all who wait follow the fill, which ends the call.
+func (v *visit) shareFill(fl *fill) {
+	v.share(&answer{entry: fl.entry, fill: fl, since: fl.since, ref: fl.ref})
+	v.call = flight.Call[*answer]{}
 }
 
 // limits are those of a body of that length on its way into the store.
@@ -1375,18 +1386,24 @@ func (v *visit) fetchPart() *Error {
 	if err := f.run(); err != nil {
 		return err
 	}
-	a := f.answer
 	ex := v.received(f)
-	got, ok := rfc9111.ParsePart(a.status, a.head, ex.ResponseTime)
-	if !ok || a.length != got.Len() || a.length > v.by.maxObject || rfc9111.Storable(&ex, &v.x.svc.policy.caching.rules) != rfc9111.VerdictPartial ||
-		!v.by.store.Admit(v.x.svc.share, v.key) || !v.by.store.ReserveFor(v.x.svc.share, a.length) {
-		if a.status == http.StatusPartialContent {
-			v.x.cache.Detail = "range"
-			return v.relayAlone(f)
-		}
-		return v.answered(f)
+	if got, ok := v.takesPart(f.answer, &ex); ok {
+		return v.relayPart(f, v.x.svc.newEntry(&ex), &got)
 	}
-	return v.relayPart(f, v.x.svc.newEntry(&ex), &got)
+	if f.answer.status == http.StatusPartialContent {
+		v.x.cache.Detail = "range"
+		return v.relayAlone(f)
+	}
+	return v.answered(f)
+}
+
+// takesPart returns the part that an answer is, if it may be stored and there is
+// room for it, which is then reserved.
+func (v *visit) takesPart(a *attempt, ex *rfc9111.Exchange) (got rfc9111.Part, ok bool) {
+	got, ok = rfc9111.ParsePart(a.status, a.head, ex.ResponseTime)
+	ok = ok && a.length == got.Len() && a.length <= v.by.maxObject && rfc9111.Storable(ex, &v.x.svc.policy.caching.rules) == rfc9111.VerdictPartial
+	share, kept := v.x.svc.share, v.by.store
+	return got, ok && kept.Admit(share, v.key) && kept.ReserveFor(share, a.length)
 }
 
 // relayPart sends a part to this client, for which room is reserved, and keeps
@@ -1394,7 +1411,7 @@ func (v *visit) fetchPart() *Error {
 func (v *visit) relayPart(f *fetch, e *rfc9111.Entry, got *rfc9111.Part) *Error {
 	a := f.answer
 	v.x.cache.Stored = true
-	v.distrust(a)
+	v.distrust(a, bytes.Clone(v.key))
 	kept := &kept{attempt: a, content: make([]byte, 0, a.length)}
 	err := func() *Error {
 		defer v.by.store.ReleaseFor(v.x.svc.share, a.length)
@@ -1442,7 +1459,7 @@ func (v *visit) completed(f *fetch) *Error {
 		f.close(nil)
 		return v.anew()
 	}
-	v.distrust(a)
+	v.distrust(a, bytes.Clone(v.key))
 	content := make([]byte, a.length)
 	err := flight.ReadWhole(a, content)
 	v.by.store.ReleaseFor(x.svc.share, a.length)
@@ -1524,20 +1541,31 @@ func (v *visit) passBy() *Error {
 	if err := f.run(); err != nil {
 		return err
 	}
-	a := f.answer
-	if x.r.Method == http.MethodPost && a.head["Content-Location"] != nil && a.whole() && !x.misleads() { // or it would outlive what it shares with this request
-		ex := v.received(f)
-		target := f.out.url(x.svc.target)
-		ex.Target = &target
-		if rfc9111.Storable(&ex, &x.svc.policy.caching.rules) == rfc9111.VerdictStore && a.length <= v.by.maxObject && v.by.fills.Enter() {
-			x.invalidate(a)
-			v.key = x.cacheKey(nil)
-			v.since = v.by.store.Begin(v.key)
-			x.cache.Detail = ""
-			return v.store(f, x.svc.newEntry(&ex))
-		}
+	if e := v.entryOfPost(f); e != nil {
+		v.key = x.cacheKey(nil)
+		v.since = v.by.store.Begin(v.key)
+		x.cache.Detail = ""
+		return v.store(f, e)
 	}
 	return x.relay(f)
+}
+
+// entryOfPost is the beginning of an entry, where a POST is answered with what a GET
+// would find, that may be stored, and the fills have it; or nil. What the POST has
+// made untrue is gone then.
+func (v *visit) entryOfPost(f *fetch) *rfc9111.Entry {
+	x, a := v.x, f.answer
+	if x.r.Method != http.MethodPost || a.head["Content-Location"] == nil || x.misleads() ||
+		!a.whole() || a.length > v.by.maxObject { // else it would outlive what it shares with this request
+		return nil
+	}
+	ex, target := v.received(f), f.out.url(x.svc.target)
+	ex.Target = &target
+	if rfc9111.Storable(&ex, &x.svc.policy.caching.rules) != rfc9111.VerdictStore || !v.by.fills.Enter() {
+		return nil
+	}
+	x.invalidate(a) // which looks at the whole header
+	return x.svc.newEntry(&ex)
 }
 
 // invalidate removes what an unsafe request to the upstream has made untrue.
@@ -1907,10 +1935,7 @@ func (x *exchange) inboundURL() *url.URL {
 
 // keep stores the answer: at once if it is whole, else as it comes in.
 func (w *recorder) keep(ex *rfc9111.Exchange, length int64, whole bool) {
-	x := w.x
-	x.cache.Stored = true
-	e := x.svc.newEntry(ex)
-	fl := &fill{cache: w.by, key: w.ownKey(e), since: w.since, entry: e, instead: w.stored, call: w.call, life: x.life, share: x.svc.share}
+	x, fl := w.x, w.newFill(nil, w.x.svc.newEntry(ex))
 	if whole {
 		defer fl.cache.fills.Leave()
 		w.fate, w.kept = fateKept, fl.entry.With([][]byte{w.Begun})
@@ -1921,8 +1946,7 @@ func (w *recorder) keep(ex *rfc9111.Exchange, length int64, whole bool) {
 	w.fate, fl.from, w.streams = fateStreamed, piped{from}, to
 	fl.body = flight.New(fl.limits(length, func() { _ = from.CloseWithError(errUnneeded) }))
 	reader, _ := fl.body.Reader()
-	w.share(&answer{entry: fl.entry, fill: fl, since: w.since})
-	w.call = flight.Call[*answer]{}
+	w.shareFill(fl)
 	fl.takeOver()
 	w.followed = make(chan *Error, 1)
 	follow := func() {
