@@ -53,6 +53,7 @@ import (
 	"github.com/embedgw/gateway/internal/forward"
 	"github.com/embedgw/gateway/internal/h1"
 	"github.com/embedgw/gateway/internal/health"
+	"github.com/embedgw/gateway/internal/options"
 	"github.com/embedgw/gateway/internal/retry"
 	"github.com/embedgw/gateway/internal/rfc9111"
 	"github.com/embedgw/gateway/internal/roundtrip"
@@ -421,15 +422,15 @@ func newCore(c *sharedConfig) (*core, error) {
 // their providers.
 func (c *core) planShared(o *sharedConfig) shared {
 	const bound = "is not that of New, to which the instruments belong; give that again, or make another gateway"
-	if !alike(o.telemetry.tracer, c.given.tracer) {
+	if !options.Alike(o.telemetry.tracer, c.given.tracer) {
 		o.list.faultOf("WithTracerProvider", "", bound)
 	}
-	if !alike(o.telemetry.meter, c.given.meter) {
+	if !options.Alike(o.telemetry.meter, c.given.meter) {
 		o.list.faultOf("WithMeterProvider", "", bound)
 	}
 	old := c.snapshot.Load()
 	t := old.telemetry
-	if !same(o.telemetry, old.given) {
+	if !options.Same(o.telemetry, old.given) {
 		t = t.With(o.telemetry.config())
 	}
 	return o.shared(t)

@@ -28,6 +28,7 @@ import (
 	"github.com/embedgw/gateway/internal/forward"
 	"github.com/embedgw/gateway/internal/h1"
 	"github.com/embedgw/gateway/internal/health"
+	"github.com/embedgw/gateway/internal/options"
 	"github.com/embedgw/gateway/internal/stats"
 	"github.com/embedgw/gateway/internal/store"
 	"github.com/embedgw/gateway/internal/telemetry"
@@ -60,7 +61,7 @@ type tracing struct {
 // An explicit no-op provider costs nothing.
 func WithTracerProvider(tp trace.TracerProvider) SharedOption {
 	return sharedOption{"WithTracerProvider", func(c *sharedConfig) {
-		if isNil(tp) {
+		if options.IsNil(tp) {
 			c.list.fault("", "the tracer provider is nil")
 			return
 		}
@@ -72,7 +73,7 @@ func WithTracerProvider(tp trace.TracerProvider) SharedOption {
 // of OpenTelemetry. An explicit no-op provider costs nothing.
 func WithMeterProvider(mp metric.MeterProvider) SharedOption {
 	return sharedOption{"WithMeterProvider", func(c *sharedConfig) {
-		if isNil(mp) {
+		if options.IsNil(mp) {
 			c.list.fault("", "the meter provider is nil")
 			return
 		}

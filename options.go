@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"hash/fnv"
 	"log/slog"
@@ -17,12 +16,10 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/embedgw/gateway/internal/balance"
 	"github.com/embedgw/gateway/internal/forward"
@@ -259,29 +256,12 @@ func (p *policy) shape() string {
 // Dialing may differ: it is of those to come.
 func (p *policy) sameConns(o *policy) bool {
 	if p.transport != nil || o.transport != nil {
-		return alike(p.transport, o.transport)
+		return options.Alike(p.transport, o.transport)
 	}
 	return p.http2 == o.http2 && p.maxConns == o.maxConns && p.minConns == o.minConns && p.noConnReuse == o.noConnReuse &&
 		p.connIdleTimeout == o.connIdleTimeout && p.maxConnAge == o.maxConnAge && p.acquireTimeout == o.acquireTimeout &&
 		(!p.http2 || p.responseHeaderTimeout == o.responseHeaderTimeout) && (p.dial == nil) == (o.dial == nil) &&
 		h1.SameTLS(p.tlsConfig, o.tlsConfig, p.tlsSource == o.tlsSource)
-}
-
-// alike takes values that cannot be compared, such as functions, for the same if
-// their type is.
-func alike(a, b any) bool {
-	if a == nil || b == nil || reflect.TypeOf(a) != reflect.TypeOf(b) {
-		return a == nil && b == nil
-	}
-	return !reflect.ValueOf(a).Comparable() || same(a, b)
-}
-
-// same reports whether two values are equal, as far as they can be compared.
-func same(a, b any) bool {
-	if a == nil || b == nil {
-		return a == nil && b == nil
-	}
-	return reflect.ValueOf(a).Comparable() && reflect.ValueOf(b).Comparable() && a == b
 }
 
 // injects reports whether requests carry credentials of ours.
@@ -1243,7 +1223,7 @@ func WithoutHTTP2() DefaultOption {
 // compression, without cookies.
 func WithTransport(rt http.RoundTripper) DefaultOption {
 	return def("WithTransport", func(p *policy, l *list) {
-		if isNil(rt) {
+		if options.IsNil(rt) {
 			l.fault("", "the round tripper is nil")
 		}
 		p.transport = rt
@@ -1426,7 +1406,7 @@ func WithHealthPolicy(h HealthPolicy) DefaultOption {
 // [WithCacheAuthorized]).
 func WithBearerToken(token string) ServiceOption {
 	return serviceOption{"WithBearerToken", func(p *policy, l *list) {
-		if err := checkToken(token); err != nil && token == "" {
+		if err := options.CheckToken(token); err != nil && token == "" {
 			l.fault("", err.Error())
 		} else if err != nil {
 			l.fault("[redacted]", err.Error())
@@ -1575,49 +1555,6 @@ func upToOne(name string, share float64, field func(*policy) *float64) DefaultOp
 	})
 }
 
-// maxTokenBytes bounds tokens; together with the rest of a header it must fit
-// what servers accept.
-const maxTokenBytes = 16 << 10
-
-// checkToken judges a bearer token: visible ASCII, no white space (RFC 6750 §2.1).
-func checkToken(token string) error {
-	if token == "" {
-		return errors.New("the token is empty")
-	}
-	if len(token) > maxTokenBytes {
-		return fmt.Errorf("the token is longer than %d bytes", maxTokenBytes)
-	}
-	if scheme, _, ok := strings.Cut(token, " "); ok && strings.EqualFold(scheme, "Bearer") {
-		return errors.New(`the token begins with "Bearer ", which is put in front of it`)
-	}
-	for i := range len(token) {
-		if c := token[i]; c <= ' ' || c >= 0x7f {
-			return errors.New("the token has white space, control or non-ASCII characters")
-		}
-	}
-	return nil
-}
-
-// checkName judges a service's name.
-func checkName(name string) string {
-	switch {
-	case name == "":
-		return "the name is empty"
-	case len(name) > 64:
-		return "the name is longer than 64 bytes"
-	case name == "." || name == "..":
-		return "the name is a dot segment"
-	case !utf8.ValidString(name):
-		return "the name is not UTF-8"
-	}
-	for _, c := range name {
-		if !strings.ContainsRune("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~", c) {
-			return "the name has characters other than letters, digits, '-', '.', '_' and '~'"
-		}
-	}
-	return ""
-}
-
 // parseReplicas reads replicas of a target, which is nil if it is none itself.
 func parseReplicas(l *list, option string, replicas []Replica, target *url.URL) []replica {
 	valid := make([]replica, 0, len(replicas))
@@ -1697,13 +1634,4 @@ func (c *serviceConfig) replicas(target *url.URL) []replica {
 		}
 	}
 	return all
-}
-
-// isNil reports whether an interface has nothing in it, or a nil pointer or function.
-func isNil(v any) bool {
-	if v == nil {
-		return true
-	}
-	of := reflect.ValueOf(v)
-	return (of.Kind() == reflect.Pointer || of.Kind() == reflect.Func) && of.IsNil()
 }

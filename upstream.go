@@ -29,6 +29,7 @@ import (
 	"github.com/embedgw/gateway/internal/forward"
 	"github.com/embedgw/gateway/internal/h1"
 	"github.com/embedgw/gateway/internal/health"
+	"github.com/embedgw/gateway/internal/options"
 	"github.com/embedgw/gateway/internal/retry"
 	"github.com/embedgw/gateway/internal/rfc9111"
 	"github.com/embedgw/gateway/internal/roundtrip"
@@ -177,7 +178,7 @@ func (c *serviceConfig) build(core *core, next *snapshot, option string, d decla
 		o.applyService(c)
 	}
 	c.judge()
-	if reason := checkName(d.name); reason != "" {
+	if reason := options.CheckName(d.name); reason != "" {
 		l.faultOf(option, d.name, reason)
 	}
 	target, shown, reasons := forward.ParseUpstream(d.target)
@@ -1412,7 +1413,7 @@ func (x *exchange) token(f *fetch) (token string, err *Error) {
 		if token, err = x.svc.policy.tokenSource(ctx); err != nil {
 			return err
 		}
-		return checkToken(token)
+		return options.CheckToken(token)
 	})
 	if err := done(); err != nil {
 		return "", err

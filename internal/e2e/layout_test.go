@@ -55,7 +55,7 @@ var (
 		"internal/forward":     {production: true},
 		"internal/h1":          {production: true}, // an HTTP/1.1 client
 		"internal/health":      {production: true}, // probes of endpoints, and the report on them
-		"internal/options":     {production: true}, // which options cannot stand beside each other
+		"internal/options":     {production: true}, // what options are given, and which cannot stand beside each other
 		"internal/retry":       {production: true},
 		"internal/rfc9111":     {production: true},
 		"internal/roundtrip":   {production: true}, // an exchange through an http.RoundTripper: net/http's HTTP/2, or the app's

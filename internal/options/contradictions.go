@@ -1,4 +1,5 @@
-// Package options knows which options cannot stand beside each other.
+// Package options judges what options are given, and which of them cannot stand
+// beside each other.
 package options
 
 // contradictions are the pairs that make no sense in one list, the later of
