@@ -100,12 +100,16 @@ func ExampleNew_faults() {
 	fmt.Println(err)
 	var fault *gateway.OptionError
 	fmt.Println(errors.As(err, &fault), fault.Option)
+	if all, ok := err.(interface{ Unwrap() []error }); ok { // errors.Join's
+		fmt.Println(len(all.Unwrap()))
+	}
 	// Output:
 	// gateway: WithTimeout: "-1s": negative
 	// gateway: WithService of service "users": "http://users:8000": userinfo in the URL; use WithBearerToken or WithHeader
 	// gateway: WithRetries of service "big orders": "99": not between 0 and 10
 	// gateway: WithService of service "big orders": "big orders": the name has characters other than letters, digits, '-', '.', '_' and '~'
 	// true WithTimeout
+	// 4
 }
 
 // One service needs no gateway: it can be mounted on a pattern of its own. It
@@ -222,8 +226,6 @@ func ExampleGateway_Upstream() {
 	// 2
 }
 
-// A server that shuts down has the gateway drained, so that event streams and
-// tunnels end, and then waits for what is under way.
 // A service changes its target, one comes and one goes, while requests are served.
 func ExampleGateway_Update() {
 	named := func(name string) *httptest.Server {
@@ -278,6 +280,8 @@ func ExampleGateway_Update() {
 	// /legacy/ 404
 }
 
+// A server that shuts down has the gateway drained, so that event streams and
+// tunnels end, and then waits for what is under way.
 func ExampleGateway_Shutdown() {
 	news := service(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")

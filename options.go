@@ -68,7 +68,8 @@ type SharedOption interface {
 }
 
 // An OptionError says what is wrong with one option. The constructors return
-// all of them at once, joined by [errors.Join]; find each with [errors.As].
+// all of them at once, joined by [errors.Join]: [errors.As] finds the first, and
+// the Unwrap() []error of what they return has each. The text has a line for each.
 type OptionError struct {
 	Option  string // the constructor of the option, such as "WithTimeout"
 	Service string // the service it was given for; empty for defaults and shared options
