@@ -80,7 +80,7 @@ func serve(t *testing.T, h http.HandlerFunc) (*http.Response, string) {
 	t.Helper()
 	srv := httptest.NewServer(h)
 	defer srv.Close()
-	resp, err := srv.Client().Get(srv.URL) //nolint:noctx // the server ends with the test
+	resp, err := srv.Client().Get(srv.URL)
 	require.NoError(t, err)
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
