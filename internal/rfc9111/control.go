@@ -3,7 +3,7 @@
 // taken.
 //
 // Header arguments are read only, except where a function says so. Their names are canonical, as net/http makes them; nil is an empty header.
-// All functions may be called concurrently. ParseRequest, Lookup, AppendKey, AppendVariant, MatchVariant, CurrentAge and the methods of Terms
+// All functions may be called concurrently. ParseRequest, Lookup, Key.Append, AppendVariant, MatchVariant, CurrentAge and the methods of Terms
 // answer a request from the store and do not allocate.
 package rfc9111
 

@@ -22,9 +22,17 @@ type Key struct {
 	Prefix   string // what of the path was cut off
 }
 
-// Append appends the key and returns the extended slice.
+// Append appends the key and returns the extended slice. Keys are equal exactly when what they say is; nothing is normalised. One ends where its own
+// lengths say, so what is appended to it cannot turn it into another.
 func (k *Key) Append(dst []byte) []byte {
-	return AppendKey(dst, k.Scope, k.Target, k.Query, k.Upstream, k.Proto, k.Host, k.Asked, k.Prefix)
+	dst = appendString(dst, k.Scope)
+	dst = appendString(dst, k.Target)
+	dst = appendString(dst, k.Query)
+	dst = appendString(dst, k.Upstream)
+	dst = appendString(dst, k.Proto)
+	dst = appendString(dst, k.Host)
+	dst = appendString(dst, k.Asked)
+	return appendString(dst, k.Prefix)
 }
 
 // ParseKey returns what a key says, by parts of it.
@@ -104,15 +112,6 @@ func (r *KeyRules) Append(dst []byte, request *http.Request) []byte {
 	dst = AppendCookies(dst, r.Cookies, request.Header["Cookie"])
 	if r.Partition != nil {
 		dst = appendString(dst, r.Partition(request))
-	}
-	return dst
-}
-
-// AppendKey appends parts of a key and returns the extended slice. Keys are equal exactly when their parts are; nothing is normalised. A key ends
-// where its own lengths say, so what is appended to it cannot turn it into another.
-func AppendKey(dst []byte, parts ...string) []byte {
-	for _, part := range parts {
-		dst = appendString(dst, part)
 	}
 	return dst
 }
