@@ -1739,7 +1739,7 @@ func (f *fetch) again(a *attempt, err *Error, wait time.Duration) (time.Duration
 	if over || f.client.Err() != nil {
 		return 0, false
 	}
-	repeatable := f.x.repeatable()
+	repeatable, replay := f.x.repeatable(), false
 	if err != nil {
 		switch err.Reason {
 		case ReasonConnect, ReasonUpstreamFailed, ReasonTruncated, ReasonTimeout, ReasonPoolExhausted:
@@ -1750,7 +1750,8 @@ func (f *fetch) again(a *attempt, err *Error, wait time.Duration) (time.Duration
 			return 0, false // a client that is slow is no reason for another attempt
 		}
 		repeatable = repeatable || a.unsent
-		if f.another() {
+		replay = a.left && f.purse.Replay()
+		if replay || f.another() {
 			wait = 0
 		}
 	} else if f.another() {
@@ -1767,7 +1768,7 @@ func (f *fetch) again(a *attempt, err *Error, wait time.Duration) (time.Duration
 	if !f.deadline.IsZero() && time.Until(f.deadline) <= wait {
 		return 0, false
 	}
-	if !f.purse.Take() {
+	if !replay && !f.purse.Take() {
 		return 0, false
 	}
 	if a.upload != nil {
@@ -1965,6 +1966,7 @@ type attempt struct {
 	buf     *[64 << 10]byte
 
 	unsent       bool // the upstream cannot have seen any of it
+	left         bool // and that because its connection came to its end, which is nobody's fault
 	ended        bool
 	lost         atomic.Bool // another was faster
 	interim      int
@@ -2282,6 +2284,9 @@ func (a *attempt) endAt(now time.Time, err *Error) {
 	}
 	errorType := ""
 	outcome, took := a.fetch.outcome(err, a.status), a.head1
+	if a.left {
+		outcome = balance.Neutral
+	}
 	switch {
 	case a.lost.Load():
 		outcome, took = balance.Lost, now.Sub(a.start)
@@ -2331,7 +2336,7 @@ func (e *endpoint) roundTrip(a *attempt) error {
 	a.span.Peer(x.Peer())
 	if err != nil {
 		broken, ok := errors.AsType[*roundtrip.BrokenError](err)
-		a.unsent = ok && broken.Unsent || dialFailed(err)
+		a.unsent, a.left = ok && broken.Unsent || dialFailed(err), ok && broken.Left
 		return err
 	}
 	a.status, a.head, a.length, a.framed, a.trailer = x.Status, x.Header, x.ContentLength, x.Framed, &x.Trailers

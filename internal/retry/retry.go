@@ -28,10 +28,15 @@ func RetryStatus(code int) bool { //nolint:revive // retry.Status would be that 
 // Purse holds what one fetch may spend on attempts: a number of its own, and a share of a [Budget]. Retries, hedges
 // and replays all draw on the same purse. A Purse belongs to one goroutine; make it with [NewPurse].
 type Purse struct {
-	budget *Budget
-	max    int
-	spent  int
+	budget  *Budget
+	max     int
+	spent   int
+	replays int
 }
+
+// maxReplays is how often a fetch may be turned away by connections that come to their end. An upstream that ends one after
+// a few requests, with many that wait, takes several.
+const maxReplays = 16
 
 // NewPurse returns a purse for at most maxAttempts attempts, the first included; less than one counts as one. With a
 // nil budget only the number bounds it.
@@ -60,5 +65,15 @@ func (p *Purse) Take() bool {
 	return true
 }
 
-// Spent returns the number of attempts paid for.
-func (p *Purse) Spent() int { return p.spent }
+// Replay is an attempt in the place of one that a connection turned away because it came to its end: the upstream did
+// nothing about that, so it costs the budget nothing. It reports false after sixteen, and where there are no retries.
+func (p *Purse) Replay() bool {
+	if p.max == 1 || p.replays == maxReplays {
+		return false
+	}
+	p.replays++
+	return true
+}
+
+// Spent returns the number of attempts, replays included.
+func (p *Purse) Spent() int { return p.spent + p.replays }

@@ -62,6 +62,26 @@ func TestPurse(t *testing.T) {
 	}
 }
 
+func TestReplaysCostTheBudgetNothing(t *testing.T) {
+	t.Parallel()
+	b := NewBudget(0, 10)
+	p := NewPurse(2, b)
+	p.First()
+	for range maxReplays {
+		require.True(t, p.Replay())
+	}
+	require.False(t, p.Replay())
+	require.True(t, p.Take(), "which is another matter")
+	require.False(t, p.Take())
+	require.Equal(t, 2+maxReplays, p.Spent())
+	_, retries, exhausted := b.Stats()
+	require.Equal(t, []uint64{1, 0}, []uint64{retries, exhausted})
+
+	once := NewPurse(1, b)
+	once.First()
+	require.False(t, once.Replay(), "it is sent once")
+}
+
 func TestRefusedAttemptDoesNotTouchTheBudget(t *testing.T) {
 	t.Parallel()
 	b := NewBudget(0, 10)

@@ -49,6 +49,7 @@ func (e ProtocolError) Error() string { return "malformed response: " + string(e
 type BrokenError struct {
 	Err    error
 	Unsent bool // the upstream cannot have seen any of the request, or has said that it did nothing about it
+	Left   bool // and that because the connection, which had been used before, came to its end
 	Heard  bool // it has begun to answer
 	Reused bool // the connection had been used before
 }
@@ -71,7 +72,8 @@ func (x *Exchange) failed(err error) error {
 		return fmt.Errorf("%w: %w", ProtocolError("it cannot be understood"), err)
 	}
 	unsent := x.Own && !heard && (!x.sent.Load() || refused(err))
-	return &BrokenError{Err: err, Unsent: unsent, Heard: heard, Reused: x.reused.Load()}
+	reused := x.reused.Load()
+	return &BrokenError{Err: err, Unsent: unsent, Left: unsent && reused && !isStreamError(err), Heard: heard, Reused: reused}
 }
 
 // brokeOff reports whether a connection's end or failure is behind err, rather

@@ -246,6 +246,7 @@ func TestRefusedRequests(t *testing.T) {
 					require.Equal(t, test.unsent, broken.Unsent, err)
 					require.Equal(t, test.heard, broken.Heard, err)
 					require.False(t, broken.Reused)
+					require.False(t, broken.Left, "it was the first on its connection")
 				}
 				_, heads := s.counts()
 				require.Equal(t, 1, heads, "it is sent once")
@@ -273,6 +274,7 @@ func TestGoAwayLeavesFormerStreams(t *testing.T) {
 	var broken *BrokenError
 	require.ErrorAs(t, second.Do(tr), &broken)
 	require.True(t, broken.Unsent)
+	require.True(t, broken.Left)
 	require.True(t, broken.Reused)
 	require.NoError(t, <-done)
 	require.Equal(t, 200, first.Status)
