@@ -106,12 +106,12 @@ func TestNothingIsLeftOfARequestThatPanics(t *testing.T) {
 				assert.Equal(t, 500, w.Code)
 				assert.Contains(t, w.Body.String(), `"panic"`)
 			}
+			assert.NoError(t, gw.Shutdown(lasting(t, 5*time.Second))) // which waits for a hedge that has lost, too
 			atRest(t, gw, "a")
-			assert.Len(t, spans.Ended(), len(spans.Started()), "spans")
 			s := gw.Stats()
 			assert.Equal(t, map[gateway.Reason]uint64{gateway.ReasonPanic: 3}, s.Errors)
 			assert.NotEmpty(t, logs.Find(t, "gateway: panic"))
-			assert.NoError(t, gw.Shutdown(lasting(t, 5*time.Second)))
+			assert.Len(t, spans.Ended(), len(spans.Started()), "spans")
 			assert.Zero(t, gw.Stats().Services["a"].Replicas[0].Conns.Open, "connections")
 		})
 	}
