@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/embedgw/gateway/internal/deliver"
 	"github.com/embedgw/gateway/internal/draft"
 	"github.com/embedgw/gateway/internal/flight"
 	"github.com/embedgw/gateway/internal/forward"
@@ -1193,14 +1194,14 @@ func (x *exchange) step(fl *fill) *Error {
 			return x.writeFault(err)
 		}
 		if whole {
-			w.settle()
+			x.settle()
 			return nil
 		}
 	}
 }
 
 // goOn sends the rest, after n bytes, of a body that another fills now.
-func (x *exchange) goOn(w *bodyWriter, fl *fill, n int64) *Error {
+func (x *exchange) goOn(w *deliver.Content, fl *fill, n int64) *Error {
 	reader, ok := fl.body.Reader()
 	if !ok {
 		_, err := fl.body.Step(fl.from)
@@ -1222,7 +1223,7 @@ func (x *exchange) follow(e *rfc9111.Entry, reader *flight.Reader) *Error {
 
 // begin sends the header of a response whose content is still arriving. It
 // returns no writer where there is nothing to follow.
-func (x *exchange) begin(e *rfc9111.Entry) *bodyWriter {
+func (x *exchange) begin(e *rfc9111.Entry) *deliver.Content {
 	if e.NotModified(x.r.Method, x.special, x.start) {
 		x.answerNotModified(e, asItCame)
 		return nil
@@ -1239,13 +1240,13 @@ func (x *exchange) begin(e *rfc9111.Entry) *bodyWriter {
 }
 
 // followOn sends a growing body to the client.
-func (x *exchange) followOn(w *bodyWriter, reader *flight.Reader) *Error {
+func (x *exchange) followOn(w *deliver.Content, reader *flight.Reader) *Error {
 	gone := x.r.Context().Done()
 	for {
 		chunk, err := reader.Next(gone)
 		switch {
 		case errors.Is(err, io.EOF):
-			w.settle()
+			x.settle()
 			return nil
 		case errors.Is(err, flight.ErrStopped):
 			return clientGone(x.r.Context())
@@ -1338,7 +1339,7 @@ func (x *exchange) writeBody(body [][]byte, length int64) *Error {
 			return x.writeFault(err)
 		}
 	}
-	w.settle()
+	x.settle()
 	return nil
 }
 
@@ -1370,13 +1371,13 @@ func (x *exchange) answerRange(e *rfc9111.Entry, age time.Duration) (done bool, 
 		h["Content-Length"] = []string{strconv.FormatInt(spans[0].Len(), 10)}
 		x.writeStored(e, age, http.StatusPartialContent, keep)
 		w := x.body(spans[0].Len(), false)
-		return true, w.finish(e.Read(spans[0], w.emit))
+		return true, x.finish(e.Read(spans[0], w.Emit))
 	}
 	h["Content-Type"] = []string{parts.Type()}
 	h["Content-Length"] = []string{strconv.FormatInt(parts.Length(), 10)}
 	x.writeStored(e, age, http.StatusPartialContent, func(name string) bool { return name != "Content-Type" && keep(name) })
 	w := x.body(parts.Length(), false)
-	return true, w.finish(parts.Write(e.Read, w.emit))
+	return true, x.finish(parts.Write(e.Read, w.Emit))
 }
 
 // fetchPart gets the parts that a request asks for, and keeps them.

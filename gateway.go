@@ -47,6 +47,7 @@ import (
 
 	"github.com/embedgw/gateway/internal/balance"
 	"github.com/embedgw/gateway/internal/dash"
+	"github.com/embedgw/gateway/internal/deliver"
 	"github.com/embedgw/gateway/internal/explain"
 	"github.com/embedgw/gateway/internal/flight"
 	"github.com/embedgw/gateway/internal/flood"
@@ -467,10 +468,8 @@ type exchange struct {
 
 	wrote    bool // the final response header is out
 	status   int
-	received int64 // body bytes
-	sent     int64
-	length   int64 // of the content that is being sent; negative: unknown
-	flush    bool  // each piece of it at once
+	received int64           // body bytes
+	out      deliver.Content // what the client is sent
 	attempts int
 	unlogged bool // left out by sampling, should it succeed
 	cache    cacheOutcome
@@ -479,8 +478,6 @@ type exchange struct {
 	err      *Error
 
 	link work.Link // among what Shutdown cuts, while a write may wait
-	mu   sync.Mutex
-	cut  bool
 
 	mark mark // for whoever looks for slow ones
 }
@@ -880,13 +877,6 @@ func (x *exchange) relayInterim(code int, fields http.Header) {
 	}
 }
 
-// smallBody is what net/http's server buffers: writing it cannot block. Of a
-// piece shorter than shortPiece it may keep the end in its buffers.
-const (
-	smallBody  = 2 << 10
-	shortPiece = 8 << 10
-)
-
 var errDrained = errors.New("ended by drain")
 
 // relayBody streams the content, as c has it.
@@ -908,14 +898,14 @@ func (x *exchange) relayBody(a *attempt, c content) *Error {
 		piece, err := c.Next()
 		if n += int64(len(piece)); len(piece) > 0 {
 			if _, err := w.Write(piece); err != nil {
-				w.settle()
+				x.settle()
 				return x.writeFault(err)
 			}
 		}
 		if err == nil {
 			continue
 		}
-		w.settle()
+		x.settle()
 		if err == io.EOF && (n == a.length || a.length < 0) { //nolint:errorlint // a reader's regular end
 			break
 		}
@@ -932,112 +922,45 @@ func (x *exchange) relayTrailers(a *attempt) {
 	}
 }
 
-// bodyWriter is the exchange as the writer of its response's content.
-type bodyWriter exchange
-
-// body begins the content: its length, negative where unknown, and whether
-// each piece has to reach the client at once, as the header then does.
-func (x *exchange) body(length int64, flush bool) *bodyWriter {
-	w := (*bodyWriter)(x)
-	w.length, w.flush = length, flush
-	if w.blocks() || !x.laps.Only(int(stageCache)) {
+// body begins the content: its length, negative where unknown, and whether each
+// piece has to reach the client at once, as the header then does.
+func (x *exchange) body(length int64, flush bool) *deliver.Content {
+	w, p, end := &x.out, x.svc.policy, time.Time{}
+	if p.maxDuration > 0 {
+		end = x.start.Add(p.maxDuration)
+	}
+	w.Begin(x.w, length, flush, p.bodyIdleTimeout, end)
+	if w.Blocks() || !x.laps.Only(int(stageCache)) {
 		x.reached(stageBody)
 	} else { // a hit that takes no time worth a look at the clock
 		x.note(stageBody)
 	}
-	if w.blocks() && !w.life.Begin(&w.link, w) {
-		w.cut = true
+	if w.Blocks() && !x.life.Begin(&x.link, w) {
+		w.Refuse()
 	}
 	if flush {
-		_ = w.flushNow()
+		_ = w.Flush()
 	}
 	return w
 }
 
-// Write writes a piece, within the body idle time. A piece that would stay in
-// the server's buffer although more is to come is flushed.
-func (w *bodyWriter) Write(p []byte) (int, error) {
-	if err := w.extend(); err != nil {
-		return 0, err
+// settle ends the content, and gives the connection back. What is still buffered
+// goes out within its time.
+func (x *exchange) settle() {
+	if x.out.Blocks() {
+		_ = x.out.Flush()
+		x.life.End(&x.link)
+		x.out.Release()
 	}
-	n, err := w.w.Write(p)
-	w.sent += int64(n)
-	if err == nil && (w.flush || len(p) < shortPiece && w.sent < w.length) {
-		err = w.flushNow()
-	}
-	return n, err
-}
-
-// emit writes a piece of a stored content.
-func (w *bodyWriter) emit(p []byte) error {
-	_, err := w.Write(p)
-	return err
 }
 
 // finish ends a content that was written from the store, with err or well.
-func (w *bodyWriter) finish(err error) *Error {
+func (x *exchange) finish(err error) *Error {
 	if err != nil {
-		return (*exchange)(w).writeFault(err)
+		return x.writeFault(err)
 	}
-	w.settle()
+	x.settle()
 	return nil
-}
-
-func (w *bodyWriter) flushNow() error {
-	if err := http.NewResponseController(w.w).Flush(); !errors.Is(err, http.ErrNotSupported) {
-		return err
-	}
-	return nil
-}
-
-// blocks reports whether a write may have to wait for the client.
-func (w *bodyWriter) blocks() bool { return w.length < 0 || w.length > smallBody }
-
-// extend moves the write deadline. Where the writer has none, the server's own
-// holds.
-func (w *bodyWriter) extend() error {
-	p := w.svc.policy
-	if !w.blocks() {
-		return nil
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	var due time.Time
-	if p.bodyIdleTimeout > 0 {
-		due = time.Now().Add(p.bodyIdleTimeout)
-	}
-	if end := w.start.Add(p.maxDuration); p.maxDuration > 0 && (due.IsZero() || end.Before(due)) {
-		due = end
-	}
-	switch {
-	case w.cut:
-		return work.ErrShutdown
-	case !due.IsZero():
-		_ = http.NewResponseController(w.w).SetWriteDeadline(due)
-	}
-	return nil
-}
-
-// Cut ends a write that waits for the client, and all that would follow.
-func (w *bodyWriter) Cut(error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.cut = true
-	_ = http.NewResponseController(w.w).SetWriteDeadline(time.Unix(1, 0))
-}
-
-// settle gives the connection back without our write deadline, which the
-// server would keep for its next request. What is still buffered goes out under
-// it.
-func (w *bodyWriter) settle() {
-	if !w.blocks() {
-		return
-	}
-	_ = w.flushNow()
-	w.life.End(&w.link)
-	if p := w.svc.policy; p.bodyIdleTimeout > 0 || p.maxDuration > 0 {
-		_ = http.NewResponseController(w.w).SetWriteDeadline(time.Time{})
-	}
 }
 
 // bodyFault says whose fault it is that a content did not come to its end.
@@ -1075,16 +998,10 @@ func (x *exchange) writeFault(err error) *Error {
 	if d := x.svc.policy.maxDuration; d > 0 && errors.Is(err, os.ErrDeadlineExceeded) && time.Since(x.start) >= d {
 		return fault(ReasonTimeout, h1.EndTimeout)
 	}
-	if errors.Is(err, work.ErrShutdown) || x.wasCut() {
+	if x.out.WasCut() {
 		return fault(ReasonShuttingDown, work.ErrShutdown)
 	}
 	return fault(ReasonClientClosed, err)
-}
-
-func (x *exchange) wasCut() bool {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.cut
 }
 
 // isError reports whether an error is, or wraps, an E.
@@ -1132,7 +1049,7 @@ func (x *exchange) tunnel(a *attempt) *Error {
 		}
 		return fault(ReasonClientClosed, err)
 	}
-	_, x.sent, err = t.Run()
+	_, x.out.Sent, err = t.Run()
 	if errors.Is(err, forward.ErrTunnelIdle) {
 		return fault(ReasonTimeout, err)
 	}
@@ -1172,7 +1089,7 @@ func (x *exchange) fail(err *Error) {
 	}
 	x.closeIfEarly()
 	w := &statusWriter{ResponseWriter: x.w}
-	defer func() { x.wrote, x.status, x.sent = w.status != 0, w.status, w.sent }()
+	defer func() { x.wrote, x.status, x.out.Sent = w.status != 0, w.status, w.sent }()
 	x.snap.onError(w, x.r, err)
 	if w.status == 0 {
 		w.WriteHeader(err.Status)

@@ -737,7 +737,7 @@ func (x *exchange) record(aborted bool) {
 	}
 	x.span.End(&telemetry.ServerResult{
 		ClientAddress: client, Status: x.status, ErrorType: errorType, Aborted: aborted, Duration: took, Own: own, CacheResult: x.cache.String(),
-		RequestBytes: x.received, ResponseBytes: x.sent,
+		RequestBytes: x.received, ResponseBytes: x.out.Sent,
 	})
 	if x.snap.access {
 		x.log(took, aborted)
@@ -870,7 +870,7 @@ func (x *exchange) log(took time.Duration, aborted bool) {
 	var buf [maxLogFields]slog.Attr
 	attrs := x.logRequest(buf[:0])
 	attrs = append(attrs,
-		slog.Int("http.response.status_code", x.status), slog.Int64("http.response.body.size", x.sent),
+		slog.Int("http.response.status_code", x.status), slog.Int64("http.response.body.size", x.out.Sent),
 		slog.Float64("gateway.duration", took.Seconds()))
 	if x.svc != nil {
 		attrs = append(attrs, slog.String("gateway.service", x.svc.up.name), slog.Int("gateway.attempts", x.attempts))

@@ -41,13 +41,14 @@ type part struct {
 
 var (
 	leafFolders = []string{
-		"internal/balance", "internal/dash", "internal/draft", "internal/explain", "internal/flight", "internal/flood", "internal/forward", "internal/h1", "internal/health", "internal/options", "internal/retry", "internal/rfc9111",
+		"internal/balance", "internal/dash", "internal/deliver", "internal/draft", "internal/explain", "internal/flight", "internal/flood", "internal/forward", "internal/h1", "internal/health", "internal/options", "internal/retry", "internal/rfc9111",
 		"internal/roundtrip", "internal/stats", "internal/store", "internal/telemetry", "internal/work",
 	}
 	floorPlan = map[string]part{
 		".":                    {imports: leafFolders, production: true},
 		"internal/balance":     {production: true},
 		"internal/dash":        {production: true}, // what operators look at
+		"internal/deliver":     {production: true}, // a response's content on its way to a client
 		"internal/draft":       {production: true}, // what a handler answers, until it is judged
 		"internal/explain":     {production: true}, // a text that explains something
 		"internal/flight":      {production: true},
