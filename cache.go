@@ -387,20 +387,20 @@ func (x *exchange) statusWithKey() string {
 
 // visit is a request's way through a cache.
 type visit struct {
-	x       *exchange
-	by      *Cache
-	key     []byte // primary (RFC 9111 §2)
-	control rfc9111.RequestControl
-	found   *rfc9111.Resource // nil: nothing is stored under the key
-	stored  *rfc9111.Entry    // of it, what the request selects; nil: nothing
-	age     time.Duration     // of stored
-	doubt   rfc9111.Doubt     // why that has to be validated
-	since   store.Since       // when the fetch began
-	call    flight.Call[*answer]
-	spent   bool          // a 304 has been about something that is not stored
-	behind  bool          // nobody waits for it
-	counted bool          // as a miss
-	ref     telemetry.Ref // the last attempt for it
+	x        *exchange
+	by       *Cache
+	key      []byte // primary (RFC 9111 §2)
+	control  rfc9111.RequestControl
+	found    *rfc9111.Resource // nil: nothing is stored under the key
+	selected *rfc9111.Entry    // of it, what the request selects; nil: nothing
+	age      time.Duration     // of selected
+	doubt    rfc9111.Doubt     // why that has to be validated
+	since    store.Since       // when the fetch began
+	call     flight.Call[*answer]
+	spent    bool          // a 304 has been about something that is not stored
+	behind   bool          // nobody waits for it
+	counted  bool          // as a miss
+	ref      telemetry.Ref // the last attempt for it
 }
 
 // answer is what a call shares.
@@ -484,7 +484,7 @@ func (v *visit) unmet() need {
 	case x.r.Method == http.MethodHead:
 		return needHead
 	case x.special["Range"] == nil, x.svc.handler != nil: // which is asked for all of it
-	case v.stored == nil, v.stored.Partial(): // or all of it is validated, or got anew
+	case v.selected == nil, v.selected.Partial(): // or all of it is validated, or got anew
 		return needPart
 	}
 	return needAnswer
@@ -517,7 +517,7 @@ func (x *exchange) cacheControl() rfc9111.RequestControl {
 // it is. One that is refreshed behind it is.
 func (v *visit) look() bool {
 	x := v.x
-	v.stored, v.found, x.cache.Forward = nil, nil, rfc9111.ForwardURIMiss
+	v.selected, v.found, x.cache.Forward = nil, nil, rfc9111.ForwardURIMiss
 	res, ok := v.by.store.Get(v.key)
 	if !ok {
 		return false
@@ -541,7 +541,7 @@ func (v *visit) weigh(res *rfc9111.Resource) rfc9111.Use {
 	if e == nil {
 		return rfc9111.MustValidate
 	}
-	v.stored, v.age = e, e.Age(x.start)
+	v.selected, v.age = e, e.Age(x.start)
 	if e.Partial() && !e.Covers(x.r.Method, x.special, x.start) {
 		x.cache.Forward = rfc9111.ForwardPartial
 		return rfc9111.MustValidate
@@ -562,11 +562,11 @@ func (v *visit) hit() *Error {
 	if !v.counted {
 		v.by.hits.Add(1)
 	}
-	if !v.stored.Terms.Fresh(v.age) {
+	if !v.selected.Terms.Fresh(v.age) {
 		v.by.stale.Add(1)
 	}
-	v.x.cache.hit = v.stored.Hit(v.age, &v.by.lines)
-	return v.x.answer(v.stored, v.age)
+	v.x.cache.hit = v.selected.Hit(v.age, &v.by.lines)
+	return v.x.answer(v.selected, v.age)
 }
 
 // fetch gets the answer from upstream: with others that ask for the same, if it
@@ -681,7 +681,7 @@ func (v *visit) ask() *Error {
 		f.awaited = awaited{f.client, v.call}
 		f.watched = &f.awaited
 	}
-	f.plain = shared || v.stored != nil
+	f.plain = shared || v.selected != nil
 	f.missing, f.validate = v.demand()
 	err := f.run()
 	if f.answer != nil {
@@ -696,7 +696,7 @@ func (v *visit) ask() *Error {
 // demand returns what is missing of what is stored, if a part is, and what is to
 // be validated.
 func (v *visit) demand() (missing rfc9111.Span, validate []rfc9111.Validators) {
-	e := v.stored
+	e := v.selected
 	if e == nil || !e.Partial() {
 		return missing, v.conditions()
 	}
@@ -735,12 +735,12 @@ func (v *visit) validatable() []*rfc9111.Entry {
 	if v.found == nil || v.spent {
 		return nil
 	}
-	return v.found.Validatable(v.stored, v.x.r.Header)
+	return v.found.Validatable(v.selected, v.x.r.Header)
 }
 
 // conditions are what tells these apart.
 func (v *visit) conditions() []rfc9111.Validators {
-	return rfc9111.Conditions(v.validatable(), v.stored)
+	return rfc9111.Conditions(v.validatable(), v.selected)
 }
 
 // share gives an answer that is stored to all who wait for it, or sends them off
@@ -840,7 +840,7 @@ func upstreamFault(status int) *Error {
 // standsIn reports whether what is stored may be served in place of an error, which
 // the upstream itself has answered with, or which is ours.
 func (v *visit) standsIn(answered bool) bool {
-	e := v.stored
+	e := v.selected
 	return e != nil && !e.Partial() && e.Terms.AfterError(v.control, v.age, v.x.svc.policy.caching.rules.MaxStale, answered)
 }
 
@@ -868,7 +868,7 @@ func (v *visit) unanswered(err *Error) *Error {
 	}
 	v.by.stale.Add(1)
 	v.x.cache.Forward, v.x.cache.Detail = rfc9111.ForwardStale, "stale-if-error"
-	return v.x.answer(v.stored, v.age)
+	return v.x.answer(v.selected, v.age)
 }
 
 // overdue reports whether the app has given this request less time than it took.
@@ -904,7 +904,7 @@ func (v *visit) refuse(status int) {
 		return
 	}
 	v.call.Refuse(v.x.start, hitForMiss)
-	if v.stored != nil && rfc9111.Replaces(status) {
+	if v.selected != nil && rfc9111.Replaces(status) {
 		v.by.store.Invalidate(v.key)
 	}
 }
@@ -926,12 +926,12 @@ func (v *visit) clientHas(a *attempt) bool {
 func (v *visit) notModified(ex *rfc9111.Exchange, named []rfc9111.Validators) *Error {
 	x := v.x
 	response := rfc9111.ParseValidators(ex.Response, ex.ResponseTime)
-	old := rfc9111.Confirmed(v.validatable(), named, v.stored, &response)
+	old := rfc9111.Confirmed(v.validatable(), named, v.selected, &response)
 	if old == nil {
 		if v.spent {
 			return v.unanswered(fault(ReasonBadResponse, badResponse("304 about something else")))
 		}
-		v.spent, v.stored = true, nil // once more, without conditions
+		v.spent, v.selected = true, nil // once more, without conditions
 		return v.ask()
 	}
 	x.cache.ForwardStatus = http.StatusNotModified
@@ -951,7 +951,7 @@ func (v *visit) renewed(e *rfc9111.Entry, verdict rfc9111.Verdict, gone bool) *E
 		}
 		return x.answer(e, asItCame)
 	}
-	x.stored(v.by.commit(v.key, v.since, x.svc.share, e, v.stored))
+	x.noteStored(v.by.commit(v.key, v.since, x.svc.share, e, v.selected))
 	v.share(&answer{entry: e, since: v.since, ref: v.ref})
 	defer v.call.Done()
 	return x.answer(e, asItCame)
@@ -967,8 +967,8 @@ func (s *service) freshened(e *rfc9111.Entry, ex *rfc9111.Exchange) (_ *rfc9111.
 	return s.newEntry(&newer).With(e.Body), verdict, gone
 }
 
-// stored notes whether an answer that may be stored has been.
-func (x *exchange) stored(kept bool) {
+// noteStored notes whether an answer that may be stored has been.
+func (x *exchange) noteStored(kept bool) {
 	if x.cache.Stored = kept; !kept {
 		x.cache.Detail = "not-kept"
 	}
@@ -1045,7 +1045,7 @@ func (x *exchange) storeWhole(fl *fill, length int64) *Error {
 		x.cache.Stored, x.cache.Detail = false, "surplus"
 		fl.call.Refuse(x.start, 0)
 	} else {
-		x.stored(fl.commit(e, x.start))
+		x.noteStored(fl.commit(e, x.start))
 	}
 	return x.answer(e, asItCame)
 }
@@ -1102,7 +1102,7 @@ type fill struct {
 func (v *visit) newFill(from origin, e *rfc9111.Entry) *fill {
 	v.x.cache.Stored = true
 	return &fill{
-		cache: v.by, from: from, key: v.ownKey(e), since: v.since, share: v.x.svc.share, entry: e, instead: v.stored,
+		cache: v.by, from: from, key: v.ownKey(e), since: v.since, share: v.x.svc.share, entry: e, instead: v.selected,
 		call: v.call, ref: v.ref, life: v.x.life,
 	}
 }
@@ -1456,7 +1456,7 @@ func (v *visit) completed(f *fetch) *Error {
 	x, a := v.x, f.answer
 	ex := v.received(f)
 	got, ok := rfc9111.ParsePart(a.status, a.head, ex.ResponseTime)
-	if !ok || a.length != got.Len() || !v.stored.Combines(&got) || a.length > v.by.maxObject || !v.by.store.ReserveFor(x.svc.share, a.length) {
+	if !ok || a.length != got.Len() || !v.selected.Combines(&got) || a.length > v.by.maxObject || !v.by.store.ReserveFor(x.svc.share, a.length) {
 		f.close(nil)
 		return v.anew()
 	}
@@ -1470,7 +1470,7 @@ func (v *visit) completed(f *fetch) *Error {
 		return v.unanswered(fe)
 	}
 	verdict := rfc9111.Storable(&ex, &x.svc.policy.caching.rules)
-	e := v.x.svc.newEntry(&ex).Combined(v.stored, &got, content, v.by.maxObject)
+	e := v.x.svc.newEntry(&ex).Combined(v.selected, &got, content, v.by.maxObject)
 	f.close(nil)
 	if e.Partial() { // it has not given all that was missing
 		return v.anew()
@@ -1487,7 +1487,7 @@ func (v *visit) completed(f *fetch) *Error {
 
 // anew asks once more, for all of it.
 func (v *visit) anew() *Error {
-	v.spent, v.stored, v.found = true, nil, nil
+	v.spent, v.selected, v.found = true, nil, nil
 	return v.ask()
 }
 
@@ -1507,7 +1507,7 @@ func (v *visit) passHead() *Error {
 	if rfc9111.Troubled(a.status) && v.standsIn(true) {
 		return v.insteadOf(f)
 	}
-	if v.stored != nil && !v.stored.Partial() {
+	if v.selected != nil && !v.selected.Partial() {
 		v.compare(f)
 	}
 	return x.relay(f)
@@ -1516,13 +1516,13 @@ func (v *visit) passHead() *Error {
 // compare holds a response to HEAD against what is stored.
 func (v *visit) compare(f *fetch) {
 	a := f.answer
-	switch rfc9111.Head(a.status, a.head, a.start.Add(a.head1), v.stored.Status, &v.stored.Validators, v.stored.Length) {
+	switch rfc9111.Head(a.status, a.head, a.start.Add(a.head1), v.selected.Status, &v.selected.Validators, v.selected.Length) {
 	case rfc9111.HeadFreshen:
 		ex := v.received(f)
 		ex.Response = a.head.Clone() // which goes on to the client
-		switch e, verdict, gone := v.x.svc.freshened(v.stored, &ex); {
+		switch e, verdict, gone := v.x.svc.freshened(v.selected, &ex); {
 		case verdict == rfc9111.VerdictStore:
-			v.by.commit(v.key, v.since, v.x.svc.share, e, v.stored)
+			v.by.commit(v.key, v.since, v.x.svc.share, e, v.selected)
 		case gone:
 			v.by.store.Invalidate(v.key)
 		}
@@ -1629,7 +1629,7 @@ func (v *visit) refresh() {
 	}
 	b := &visit{
 		x: v.x.behind(), by: v.by, key: call.Key(), control: rfc9111.ParseRequest(nil),
-		found: v.found, stored: v.stored, age: v.age, call: call, behind: true,
+		found: v.found, selected: v.selected, age: v.age, call: call, behind: true,
 	}
 	b.since = b.by.store.Begin(b.key)
 	job := work.Job{
@@ -1821,7 +1821,7 @@ func (v *visit) askHandler() *Error {
 	if r.Header = maps.Clone(v.x.r.Header); r.Header == nil {
 		r.Header = make(http.Header)
 	}
-	if shared || v.stored != nil {
+	if shared || v.selected != nil {
 		rec.named = v.conditions()
 		rec.conditional = rfc9111.SetConditions(r.Header, rec.named...)
 		rec.plain = true
@@ -1940,7 +1940,7 @@ func (w *recorder) keep(ex *rfc9111.Exchange, length int64, whole bool) {
 	if whole {
 		defer fl.cache.fills.Leave()
 		w.fate, w.kept = fateKept, fl.entry.With([][]byte{w.Begun})
-		x.stored(fl.commit(w.kept, x.start))
+		x.noteStored(fl.commit(w.kept, x.start))
 		return
 	}
 	from, to := io.Pipe()

@@ -1569,7 +1569,7 @@ func (x *exchange) explainFetch(e *Explanation, v *visit) {
 	case v != nil && v.standsInFor(err):
 		e.refuse(x, err)
 		x.cache.Forward, x.cache.Detail = rfc9111.ForwardStale, "stale-if-error"
-		e.Verdict, e.Status, e.Why = VerdictInstead, v.stored.StatusFor(x.r.Method, x.special, x.start), "what is stored stands in: "+e.Why
+		e.Verdict, e.Status, e.Why = VerdictInstead, v.selected.StatusFor(x.r.Method, x.special, x.start), "what is stored stands in: "+e.Why
 	default:
 		e.refuse(x, err)
 	}
@@ -1590,7 +1590,7 @@ func (x *exchange) explainCache(e *Explanation, c *Cache) {
 		}
 		s := rfc9111.Status{Miss: x.cache.Miss}
 		if e.Verdict == VerdictFresh || e.Verdict == VerdictStale || e.Verdict == VerdictRefresh {
-			s = rfc9111.Status{Hit: true, Timed: true, TTL: v.stored.Terms.Lifetime - v.age.Truncate(time.Second)}
+			s = rfc9111.Status{Hit: true, Timed: true, TTL: v.selected.Terms.Lifetime - v.age.Truncate(time.Second)}
 		}
 		out.Status = c.lines.Status(&s)
 	}()
@@ -1623,7 +1623,7 @@ func (x *exchange) explainCache(e *Explanation, c *Cache) {
 		v.explainMiss(e)
 		return
 	}
-	e.Status = v.stored.StatusFor(x.r.Method, x.special, x.start)
+	e.Status = v.selected.StatusFor(x.r.Method, x.special, x.start)
 }
 
 // foresee is begin, and says whether the function of WithCachePartition panicked.
@@ -1663,7 +1663,7 @@ func (v *visit) explainMiss(e *Explanation) {
 	switch missing, validate := v.demand(); {
 	case missing.Len() > 0:
 		e.Why = "the part that is missing of what is stored is asked for"
-	case len(validate) > 0 && v.stored == nil:
+	case len(validate) > 0 && v.selected == nil:
 		e.Why = "the service is asked, and whether something that is stored is the answer after all"
 	case len(validate) > 0:
 		e.Verdict, e.Why = VerdictRevalidate, "the service is asked whether what is stored is still true: "+e.Cache.Unusable
@@ -1719,7 +1719,7 @@ func keyParts(rules *rfc9111.KeyRules) []string {
 
 // explainStored says what the request selects of what is stored.
 func (v *visit) explainStored() *ExplainedEntry {
-	e := v.stored
+	e := v.selected
 	if e == nil {
 		return nil
 	}
