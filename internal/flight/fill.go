@@ -5,26 +5,6 @@ import (
 	"io"
 )
 
-// First publishes bytes of the body that were read before Fill. It copies p,
-// does not block, and is called by the filler before Fill, if at all.
-func (f *Flight) First(p []byte) {
-	for len(p) > 0 {
-		if len(f.tail) == 0 && f.total == f.c.Length {
-			f.surplus = true // Fill will say so
-			return
-		}
-		if len(f.tail) == 0 && !f.keep() {
-			f.abandon()
-			f.extend(make([]byte, f.rest(f.windowChunk())), 0)
-		}
-		n := copy(f.tail, p)
-		p = p[n:]
-		if f.publish(n) != nil {
-			return
-		}
-	}
-}
-
 // Fill reads src to its end and publishes bytes as they arrive. It returns nil
 // at a clean end, which readers see as io.EOF, or else what they see: src's
 // error (io.ErrUnexpectedEOF for one that merely wraps io.EOF),
@@ -43,8 +23,8 @@ func (f *Flight) Fill(src io.Reader) (err error) {
 	return f.fill(src)
 }
 
-// Fail ends a flight that will not be filled: readers get err after the bytes
-// that First was given. It is called in place of Fill.
+// Fail ends a flight that will not be filled: readers get err after the bytes that
+// a Step has published. It is called in place of Fill.
 func (f *Flight) Fail(err error) {
 	defer f.leave()
 	f.enter()
@@ -75,9 +55,6 @@ func (f *Flight) leave() {
 }
 
 func (f *Flight) fill(src io.Reader) error {
-	if f.surplus {
-		return ErrSurplus
-	}
 	if err := f.unread(); err != nil {
 		return err
 	}

@@ -6,7 +6,7 @@
 //
 // # Who does what
 //
-// The filler is the one goroutine that calls First, then Fill or Fail, then
+// The filler is the one goroutine that calls Fill or Fail, then
 // Body. A Reader belongs to one goroutine. Reader, Readers and Claim may be
 // called by anyone at any time.
 //
@@ -94,7 +94,6 @@ type Flight struct {
 	// Only the filler touches these, and of those who Step, the one whose turn it is.
 	total   int64   // bytes published
 	tail    []byte  // unpublished rest of the last chunk
-	surplus bool    // First got more than Length
 	whole   bool    // tail has room for all of Length
 	probe   [1]byte // finds out whether there is more when nothing more can be kept
 	woken   []*Reader

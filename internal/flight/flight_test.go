@@ -101,9 +101,16 @@ func (f readFunc) Read(p []byte) (int, error) { return f(p) }
 
 var errSource = errors.New("source failed")
 
+// begin publishes bytes of a body that is kept, as if a source had sent them and
+// then waited.
+func begin(t *testing.T, f *Flight, p []byte) {
+	t.Helper()
+	require.True(t, len(f.tail) > 0 || f.keep())
+	require.NoError(t, f.publish(copy(f.tail, p)))
+}
+
 // TestBody has one row for each way that a body can end. Each runs with sources
-// of different manners, with and without bytes given to First, read along and
-// read by nobody.
+// of different manners, read along and read by nobody.
 func TestBody(t *testing.T) {
 	t.Parallel()
 	const big = 1 << 30
@@ -168,74 +175,70 @@ func TestBody(t *testing.T) {
 	}
 	for _, tt := range tests {
 		for _, m := range manners {
-			for _, first := range []int{0, 1, 6000} {
-				for _, readers := range []int{0, 1, 3, -1, -2} { // below zero: as many, and filled by steps
-					steps := readers < 0
-					readers := max(readers, -readers-1)
-					t.Run(strings.Join([]string{tt.name, m.name}, "/"), func(t *testing.T) {
-						synctest.Test(t, func(t *testing.T) {
-							whole := body(tt.size)
-							cut := min(first, tt.size)
-							end := tt.fail
-							if end == nil {
-								end = io.EOF
+			for _, readers := range []int{0, 1, 3, -1, -2} { // below zero: as many, and filled by steps
+				steps := readers < 0
+				readers := max(readers, -readers-1)
+				t.Run(strings.Join([]string{tt.name, m.name}, "/"), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						whole := body(tt.size)
+						end := tt.fail
+						if end == nil {
+							end = io.EOF
+						}
+						src := m.wrap(io.MultiReader(bytes.NewReader(whole), iotest.ErrReader(end)))
+						l := &ledger{max: tt.budget}
+						f := l.flight(Config{Length: tt.length, Limit: tt.limit})
+						steps := steps && f.Whole()
+						type result struct {
+							got []byte
+							err error
+						}
+						results := make(chan result, readers)
+						open := make([]*Reader, readers)
+						for i := range open { // all, before one of them passes the first chunk
+							open[i] = join(t, f)
+						}
+						for _, r := range open {
+							go func() {
+								got, err := drain(r)
+								results <- result{got, err}
+							}()
+						}
+						var err error
+						if steps {
+							err = stepThrough(t, f, src, whole)
+						} else {
+							err = f.Fill(src)
+						}
+						pieces, ok := f.Body()
+						for range readers {
+							r := <-results
+							assert.Equal(t, tt.want, r.err)
+							if errors.Is(tt.want, ErrSurplus) {
+								whole = whole[:tt.length]
 							}
-							src := m.wrap(io.MultiReader(bytes.NewReader(whole[cut:]), iotest.ErrReader(end)))
-							l := &ledger{max: tt.budget}
-							f := l.flight(Config{Length: tt.length, Limit: tt.limit})
-							steps := steps && f.Whole()
-							f.First(whole[:cut])
-							type result struct {
-								got []byte
-								err error
+							assert.True(t, bytes.Equal(whole, r.got), "a reader got %d bytes of %d", len(r.got), len(whole))
+						}
+						assert.Equal(t, tt.stored, ok)
+						if readers == 0 && !tt.stored && errors.Is(err, ErrNoReaders) {
+							err = tt.want // nobody was left to find out
+						}
+						assert.Equal(t, tt.want, err)
+						if ok {
+							assert.True(t, bytes.Equal(whole, bytes.Join(pieces, nil)))
+							assert.EqualValues(t, tt.size, l.held.Load(), "the reservation is as long as the body")
+							for _, p := range pieces {
+								assert.NotEmpty(t, p)
+								assert.LessOrEqual(t, cap(p), len(p)+len(p)/4+64, "no spare room is stored")
 							}
-							results := make(chan result, readers)
-							open := make([]*Reader, readers)
-							for i := range open { // all, before one of them passes the first chunk
-								open[i] = join(t, f)
-							}
-							for _, r := range open {
-								go func() {
-									got, err := drain(r)
-									results <- result{got, err}
-								}()
-							}
-							var err error
-							if steps {
-								err = stepThrough(t, f, src, whole[cut:])
-							} else {
-								err = f.Fill(src)
-							}
-							pieces, ok := f.Body()
-							for range readers {
-								r := <-results
-								assert.Equal(t, tt.want, r.err)
-								if errors.Is(tt.want, ErrSurplus) {
-									whole = whole[:tt.length]
-								}
-								assert.True(t, bytes.Equal(whole, r.got), "a reader got %d bytes of %d", len(r.got), len(whole))
-							}
-							assert.Equal(t, tt.stored, ok)
-							if readers == 0 && !tt.stored && errors.Is(err, ErrNoReaders) {
-								err = tt.want // nobody was left to find out
-							}
-							assert.Equal(t, tt.want, err)
-							if ok {
-								assert.True(t, bytes.Equal(whole, bytes.Join(pieces, nil)))
-								assert.EqualValues(t, tt.size, l.held.Load(), "the reservation is as long as the body")
-								for _, p := range pieces {
-									assert.NotEmpty(t, p)
-									assert.LessOrEqual(t, cap(p), len(p)+len(p)/4+64, "no spare room is stored")
-								}
-								_, again := f.Body()
-								assert.False(t, again, "Body gives away once")
-								l.release(int64(tt.size))
-							}
-							assert.Zero(t, l.held.Load(), "reserved bytes left")
-							assert.Zero(t, f.Readers())
-						})
+							_, again := f.Body()
+							assert.False(t, again, "Body gives away once")
+							l.release(int64(tt.size))
+						}
+						assert.Zero(t, l.held.Load(), "reserved bytes left")
+						assert.Zero(t, f.Readers())
 					})
-				}
+				})
 			}
 		}
 	}
@@ -268,7 +271,7 @@ func TestLentBytesDoNotChange(t *testing.T) {
 	t.Parallel()
 	f := New(Config{Length: -1, Limit: 1 << 20})
 	r := join(t, f)
-	f.First([]byte("abc"))
+	begin(t, f, []byte("abc"))
 	p, err := r.Next(nil)
 	require.NoError(t, err)
 	require.NoError(t, f.Fill(strings.NewReader(strings.Repeat("x", 10_000))))
@@ -277,19 +280,6 @@ func TestLentBytesDoNotChange(t *testing.T) {
 	rest, err := drain(r)
 	require.NoError(t, err)
 	assert.Len(t, rest, 10_000)
-}
-
-func TestFirstCopies(t *testing.T) {
-	t.Parallel()
-	f := New(Config{Length: 3, Limit: 3})
-	r := join(t, f)
-	p := []byte("abc")
-	f.First(p)
-	copy(p, "xyz")
-	require.NoError(t, f.Fill(strings.NewReader("")))
-	got, err := drain(r)
-	require.NoError(t, err)
-	assert.Equal(t, "abc", string(got))
 }
 
 func TestReadWhole(t *testing.T) {
@@ -390,7 +380,7 @@ func TestNextAfterClose(t *testing.T) {
 	t.Parallel()
 	f := New(Config{Length: 1, Limit: 1})
 	r := join(t, f)
-	f.First([]byte("x"))
+	begin(t, f, []byte("x"))
 	r.Close()
 	r.Close()
 	_, err := r.Next(nil)
@@ -456,7 +446,7 @@ func TestFail(t *testing.T) {
 		l := &ledger{}
 		f := l.flight(Config{Length: -1, Limit: 100})
 		r := join(t, f)
-		f.First([]byte("abc"))
+		begin(t, f, []byte("abc"))
 		f.Fail(err)
 		got, readErr := drain(r)
 		assert.Equal(t, "abc", string(got))
@@ -503,7 +493,7 @@ func TestSourceThatPanics(t *testing.T) {
 	l := &ledger{}
 	f := l.flight(Config{Length: -1, Limit: 100})
 	r := join(t, f)
-	f.First([]byte("abc"))
+	begin(t, f, []byte("abc"))
 	assert.PanicsWithValue(t, "boom", func() {
 		f.Fill(readFunc(func([]byte) (int, error) { panic("boom") }))
 	})

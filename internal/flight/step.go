@@ -7,7 +7,7 @@ import "io"
 // is not granted. It is called first, by the filler.
 func (f *Flight) Whole() bool {
 	size := f.c.Length
-	if size < 0 || f.abandoned || f.total > 0 || f.whole {
+	if size < 0 || f.abandoned || f.whole {
 		return f.whole
 	}
 	if size > 0 {
@@ -70,9 +70,6 @@ func (f *Flight) enterStep() error {
 // step reads a piece, and past the last one, so that whoever sends it on may
 // know that it was the last.
 func (f *Flight) step(src io.Reader) (over bool, err error) {
-	if f.surplus {
-		return true, ErrSurplus
-	}
 	for {
 		p, err := f.space()
 		if err != nil {

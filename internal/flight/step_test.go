@@ -64,7 +64,6 @@ func TestWhole(t *testing.T) {
 		{name: "unknown length", length: -1, limit: 10},
 		{name: "above the limit", length: 11, limit: 10},
 		{name: "no room", length: 11, limit: 20, budget: 10},
-		{name: "begun otherwise", length: 11, limit: 20, before: func(f *Flight) { f.First([]byte("a")) }},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -224,7 +223,7 @@ func TestStepThatPanics(t *testing.T) {
 	f := l.flight(Config{Length: 10, Limit: 100})
 	require.True(t, f.Whole())
 	r := join(t, f)
-	f.First([]byte("abc"))
+	begin(t, f, []byte("abc"))
 	assert.PanicsWithValue(t, "boom", func() {
 		f.Step(readFunc(func([]byte) (int, error) { panic("boom") }))
 	})
@@ -336,7 +335,7 @@ func TestAdvanceReleases(t *testing.T) {
 	l := &ledger{}
 	f := l.flight(Config{Length: -1, Limit: 100})
 	r := join(t, f)
-	f.First(body(100))
+	begin(t, f, body(100))
 	f.Fail(errSource)
 	require.EqualValues(t, 100, l.held.Load())
 	assert.False(t, r.Advance(101))

@@ -134,22 +134,6 @@ func TestNobodyReads(t *testing.T) {
 		assert.EqualValues(t, 101, src.n.Load())
 		assert.Zero(t, l.held.Load())
 	})
-	t.Run("the first reader may open after First was too long", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			l := &ledger{}
-			f := l.flight(Config{Length: -1, Limit: 5000})
-			whole := body(200_000)
-			f.First(whole[:100_000])
-			r := join(t, f)
-			done := make(chan error, 1)
-			go func() { done <- f.Fill(bytes.NewReader(whole[100_000:])) }()
-			got, err := drain(r)
-			require.NoError(t, err)
-			assert.True(t, bytes.Equal(whole, got))
-			require.NoError(t, <-done)
-			assert.Zero(t, l.held.Load())
-		})
-	})
 }
 
 // The last reader's leaving cancels a source that is blocked, and nothing else does.
