@@ -422,7 +422,7 @@ func (x *exchange) throughCache(c *Cache) *Error {
 	v := &x.visit
 	if !v.begin(x, c) {
 		if v.barred() {
-			return fault(ReasonNotCached, nil)
+			return v.unsent()
 		}
 		return v.passBy()
 	}
@@ -433,7 +433,7 @@ func (x *exchange) throughCache(c *Cache) *Error {
 	switch v.unmet() {
 	case needNothing:
 		v.miss()
-		return fault(ReasonNotCached, nil)
+		return v.unsent()
 	case needHead:
 		v.miss()
 		x.cache.Detail = "method"
@@ -465,6 +465,12 @@ func (v *visit) begin(x *exchange, c *Cache) bool {
 // what is stored, and for nothing else (RFC 9111 §5.2.1.7).
 func (v *visit) barred() bool {
 	return v.control.OnlyIfCached && v.x.cache.Forward != rfc9111.ForwardMethod
+}
+
+// unsent is the answer to a request that is not to be sent on.
+func (v *visit) unsent() *Error {
+	v.x.cache.Unsent, v.x.cache.Detail = true, "only-if-cached"
+	return fault(ReasonNotCached, nil)
 }
 
 // need is what a request needs that what is stored does not answer.

@@ -1597,7 +1597,7 @@ func (x *exchange) explainCache(e *Explanation, c *Cache) {
 	if !ok {
 		out.Unusable, out.Unstored = "the request passes the cache by: "+x.cache.Detail, x.cache.Detail
 		if v.barred() {
-			e.refuse(x, fault(ReasonNotCached, nil))
+			e.refuse(x, v.unsent())
 			return
 		}
 		x.explainFetch(e, nil)
@@ -1637,7 +1637,7 @@ func (v *visit) explainMiss(e *Explanation) {
 	x := v.x
 	switch v.unmet() {
 	case needNothing:
-		e.refuse(x, fault(ReasonNotCached, nil))
+		e.refuse(x, v.unsent())
 		return
 	case needHead:
 		x.cache.Detail = "method"

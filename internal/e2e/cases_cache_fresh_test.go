@@ -85,6 +85,7 @@ func requestControlCases() []attackCase {
 			resp := r.get("/a/x", "Cache-Control: only-if-cached")
 			assert.Equal(t, 504, resp.Status)
 			assert.Contains(t, string(resp.Body), `"reason":"not_cached"`)
+			assert.Equal(t, "gateway; detail=only-if-cached", resp.Header.Get("Cache-Status"), "it did not go forward (RFC 9211 §2.2)")
 			for _, field := range []string{"Cache-Control: no-store", `If-Match: "v1"`, "Upgrade: h2c"} { // which pass the cache by
 				assert.Equal(t, 504, r.get("/a/x", "Cache-Control: only-if-cached", field).Status, field)
 			}

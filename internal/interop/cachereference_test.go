@@ -503,7 +503,7 @@ func (m *model) step(a *ask, p *reply, now time.Time) *outcome {
 	case t.look():
 		t.hit()
 	case t.c.onlyIfCached: // RFC 9111 §5.2.1.7
-		t.fail(http.StatusGatewayTimeout)
+		t.notSent()
 	case a.method == "HEAD":
 		t.o.detail = "method"
 		t.passHead()
@@ -923,6 +923,13 @@ func (t *turn) unanswered(status int) {
 	t.fail(http.StatusBadGateway)
 }
 
+// notSent: it takes nothing but what is stored (RFC 9111 §5.2.1.7), and did not go
+// forward (RFC 9211 §2.2).
+func (t *turn) notSent() {
+	t.o.words = words{detail: "only-if-cached"}
+	t.fail(http.StatusGatewayTimeout)
+}
+
 // notModified is RFC 9111 §4.3.4.
 func (t *turn) notModified(r *response, named []*kept) {
 	updated := t.identified(named, &r.head)
@@ -1106,7 +1113,7 @@ func (e *kept) sameVersion(h *head) bool {
 func (t *turn) passBy(fwd, detail string) {
 	t.o.fwd, t.o.detail = fwd, detail
 	if t.c.onlyIfCached && fwd != "method" { // RFC 9111 §5.2.1.7
-		t.fail(http.StatusGatewayTimeout)
+		t.notSent()
 		return
 	}
 	r := t.send(t.a.own())

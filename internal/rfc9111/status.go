@@ -36,6 +36,7 @@ type Miss struct {
 	Detail        string  // "" is not said
 	Stored        bool    // the answer was stored; not said without Forward
 	Collapsed     bool    // the request was answered by the forward of another; not said without Forward
+	Unsent        bool    // it would have gone forward for that reason, and has not: nothing of that is said
 }
 
 // maxStatusText is how much of a text of others is shown.
@@ -47,6 +48,7 @@ const maxStatusText = 512
 func AppendStatus(dst []byte, cache string, s *Status) []byte {
 	dst = appendWord(dst, cache)
 	switch {
+	case s.Unsent: // §2.2: fwd is of what went
 	case s.Forward != "":
 		dst = append(append(dst, "; fwd="...), s.Forward...)
 		if s.ForwardStatus != 0 {

@@ -19,6 +19,7 @@ var statusTable = []struct {
 	{"§2.1 hit", "gateway", Status{Hit: true}, "gateway; hit"},
 	{"§2.1 hit and fwd are exclusive", "gateway", Status{Hit: true, Miss: Miss{Forward: ForwardStale}}, "gateway; fwd=stale"},
 	{"§2.2 fwd is a Token", "gateway", Status{Miss: Miss{Forward: ForwardURIMiss}}, "gateway; fwd=uri-miss"},
+	{"§2.2 fwd only of what went forward", "gateway", Status{Miss: Miss{Forward: ForwardURIMiss, Unsent: true, Detail: "only-if-cached"}}, "gateway; detail=only-if-cached"},
 	{"§2.3 fwd-status is an Integer", "gateway", Status{Miss: Miss{Forward: ForwardStale, ForwardStatus: 304}}, "gateway; fwd=stale; fwd-status=304"},
 	{"§2.3 only meaningful beside fwd", "gateway", Status{Hit: true, Miss: Miss{ForwardStatus: 304}}, "gateway; hit"},
 	{"§2.4 ttl is an Integer", "gateway", Status{Hit: true, Timed: true, TTL: 376 * second}, "gateway; hit; ttl=376"},
