@@ -1395,7 +1395,7 @@ func (v *visit) fetchPart() *Error {
 	}
 	ex := v.received(f)
 	if got, ok := v.takesPart(f.answer, &ex); ok {
-		return v.relayPart(f, v.x.svc.newEntry(&ex), &got)
+		return v.relayPart(f, &ex, &got)
 	}
 	if f.answer.status == http.StatusPartialContent {
 		v.x.cache.Detail = "range"
@@ -1415,8 +1415,10 @@ func (v *visit) takesPart(a *attempt, ex *rfc9111.Exchange) (got rfc9111.Part, o
 
 // relayPart sends a part to this client, for which room is reserved, and keeps
 // it.
-func (v *visit) relayPart(f *fetch, e *rfc9111.Entry, got *rfc9111.Part) *Error {
+func (v *visit) relayPart(f *fetch, ex *rfc9111.Exchange, got *rfc9111.Part) *Error {
 	a := f.answer
+	part := *ex
+	part.Response = ex.Response.Clone() // what is sent is changed on its way
 	v.x.cache.Stored = true
 	v.distrust(a, bytes.Clone(v.key))
 	kept := &kept{attempt: a, content: make([]byte, 0, a.length)}
@@ -1425,7 +1427,7 @@ func (v *visit) relayPart(f *fetch, e *rfc9111.Entry, got *rfc9111.Part) *Error 
 		return v.x.relayFrom(f, kept)
 	}()
 	if err == nil && len(kept.content) == cap(kept.content) && !a.wire.Surplus() {
-		v.commitPart(e, got, kept.content)
+		v.commitPart(&part, got, kept.content)
 	}
 	return err
 }
@@ -1444,16 +1446,27 @@ func (k *kept) Next() ([]byte, error) {
 }
 
 // commitPart stores a part together with those that are stored.
-func (v *visit) commitPart(e *rfc9111.Entry, got *rfc9111.Part, content []byte) {
+func (v *visit) commitPart(part *rfc9111.Exchange, got *rfc9111.Part, content []byte) {
+	svc := v.x.svc
 	v.by.store.UpdateSince(v.since, v.key, func(old *rfc9111.Resource, _ bool) (store.Item[*rfc9111.Resource], bool) {
 		var before *rfc9111.Entry
 		if old != nil {
 			before = old.Find(v.x.r.Header)
 		}
 		if before != nil && !before.Partial() {
-			return itemOf(old, v.x.svc.share), true // all of it came in between
+			return itemOf(old, svc.share), true // all of it came in between
 		}
-		return itemOf(old.With(e.Combined(before, got, content, v.by.maxObject), before), v.x.svc.share), true
+		others := before
+		if others != nil && others.Combines(got) {
+			further := others.Further(part)
+			if rfc9111.Storable(&further, &svc.policy.caching.rules) == rfc9111.VerdictPartial {
+				part = &further
+			} else {
+				others = nil
+			}
+		}
+		e := svc.newEntry(part).Combined(others, got, content, v.by.maxObject)
+		return itemOf(old.With(e, before), svc.share), true
 	})
 }
 
@@ -1475,6 +1488,7 @@ func (v *visit) completed(f *fetch) *Error {
 		f.close(fe)
 		return v.unanswered(fe)
 	}
+	ex = v.selected.Further(&ex)
 	verdict := rfc9111.Storable(&ex, &x.svc.policy.caching.rules)
 	e := v.x.svc.newEntry(&ex).Combined(v.selected, &got, content, v.by.maxObject)
 	f.close(nil)

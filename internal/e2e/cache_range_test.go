@@ -209,6 +209,47 @@ func TestPartsAreStoredAndCombined(t *testing.T) {
 	})
 }
 
+// A part that answers If-Range need not have the fields that its client has already
+// (RFC 9110 §15.3.7): what it completes keeps them, and alone it is of no use to
+// others.
+func TestPartsNeedNotRepeatWhatIsStored(t *testing.T) {
+	const tag = minute + "\r\nETag: \"v1\"\r\n"
+	const full = tag + "Content-Type: text/x\r\nContent-Encoding: x\r\nVary: Foo\r\nX-A: a\r\n"
+	script := testnet.Respond(func(r *testnet.Request) string {
+		head := full
+		if r.Header["If-Range"] != nil {
+			head = tag
+		}
+		switch field(r, "Range") {
+		case "bytes=0-4":
+			return testnet.Answer(206, head+"Content-Range: bytes 0-4/10", "01234")
+		case "bytes=5-9":
+			return testnet.Answer(206, head+"Content-Range: bytes 5-9/10", "56789")
+		}
+		return testnet.Answer(200, full, "0123456789")
+	})
+	first := step{request: testnet.Get("/a/x", "Range: bytes=0-4"), status: 206, body: "01234", cache: "fwd=uri-miss; stored", asked: 1}
+	t.Run("completed", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBubble(t, script)
+			b.walk(first, step{body: "0123456789", cache: "fwd=partial; fwd-status=206; stored", asked: 2}, step{body: "0123456789", cache: "hit; ttl=60", asked: 2})
+			whole := b.get("/a/x")
+			for name, want := range map[string]string{"Content-Type": "text/x", "Content-Encoding": "x", "Vary": "Foo", "X-A": "a"} {
+				assert.Equal(t, want, whole.Header.Get(name), name)
+			}
+			b.walk(step{request: testnet.Get("/a/x", "Foo: 1"), body: "0123456789", cache: "fwd=vary-miss; stored", asked: 3})
+		})
+	})
+	t.Run("alone", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBubble(t, script)
+			b.walk(step{request: testnet.Get("/a/x", "Range: bytes=0-4", `If-Range: "v1"`), status: 206, body: "01234", cache: "fwd=uri-miss; detail=range", asked: 1})
+			first.asked = 2
+			b.walk(first)
+		})
+	})
+}
+
 func TestPartsOfAnotherVersionAreNotCombined(t *testing.T) {
 	ranged := testnet.Get("/a/x", "Range: bytes=0-4")
 	for _, tt := range []struct {

@@ -1034,8 +1034,12 @@ func (t *turn) combined(r *response) *kept {
 	e := newKept(t.a, &r.head, http.StatusPartialContent, make([]byte, r.total), t.now)
 	e.have = make([]bool, r.total)
 	if old := t.e; old != nil && old.have != nil && len(old.body) == r.total && old.strongest() != "" && old.strongest() == e.strongest() {
-		copy(e.body, old.body)
-		copy(e.have, old.have)
+		h := old.updated(&r.head) // RFC 9111 §3.4
+		h.cookie = r.cookie
+		if t.a.rng == "" || t.whyNot("GET", http.StatusPartialContent, &h, true, r.placed()) == "partial" { // or it is better alone
+			e = newKept(t.a, &h, http.StatusPartialContent, slices.Clone(old.body), t.now)
+			e.have = slices.Clone(old.have)
+		}
 	}
 	for i := r.contentRange.first; i < r.contentRange.end; i++ {
 		if !e.have[i] { // what both have is the same, as they say
@@ -1175,7 +1179,7 @@ func (t *turn) whyNot(method string, status int, h *head, framed bool, part *spa
 		return "no-cache"
 	case t.c.noStore: // RFC 9111 §5.2.1.5: of a POST; others have passed by
 		return "request-no-store"
-	case status == http.StatusPartialContent && (t.a.rng == "" || part == nil):
+	case status == http.StatusPartialContent && (t.a.rng == "" || part == nil || t.a.ifRange != ""): // RFC 9110 §15.3.7: without Content-Type, it is for one who has the rest
 		return "range"
 	case authorized && !shared && !c.mustRevalidate: // RFC 9111 §3.5
 		return "authorization"

@@ -282,6 +282,20 @@ func (e *Entry) Missing(most int64) (gap Span) {
 // Combines reports whether a part is of the representation of which parts are stored (RFC 9111 §3.4).
 func (e *Entry) Combines(part *Part) bool { return e.part != nil && e.part.Combines(part) }
 
+// Further returns what the head of the entry, of which parts are stored, is after another part of the same representation (RFC 9111 §3.4), as an
+// exchange to be judged and to make a NewEntry of, to be Combined: a part that answers If-Range need not repeat what is stored (RFC 9110 §15.3.7). What
+// is of the further part alone is its own, and so is a cookie, which forbids to store it.
+func (e *Entry) Further(x *Exchange) Exchange {
+	newer := e.Newer(x)
+	newer.Status = x.Status
+	for _, name := range [...]string{"Content-Length", "Content-Range", "Set-Cookie"} {
+		if delete(newer.Response, name); x.Response[name] != nil {
+			newer.Response[name] = x.Response[name]
+		}
+	}
+	return newer
+}
+
 // Combined returns e, the head of a part, with its content and with what old, which may be nil, has of the same representation (RFC 9111 §3.4), unless
 // that would be more than most bytes. It may be the whole.
 func (e *Entry) Combined(old *Entry, got *Part, content []byte, most int64) *Entry {
@@ -303,7 +317,7 @@ func (e *Entry) Combined(old *Entry, got *Part, content []byte, most int64) *Ent
 	all.part = &storedPart{*got, next}
 	if next.Complete(got.Size) {
 		all.part, all.Status = nil, http.StatusOK
-		all.pack(Whole(e.Head.Header(), got.Size), nil)
+		all.pack(Whole(all.Head.Header(), got.Size), nil)
 	}
 	return all.With(body)
 }

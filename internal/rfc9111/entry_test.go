@@ -247,3 +247,31 @@ func TestCombinedParts(t *testing.T) { // RFC 9111 §3.3, §3.4
 	assert.EqualValues(t, 7, rest.Combined(two, &other, []byte("3456789"), 100).Length, "of another version")
 	assert.False(t, all.Combines(got), "it is whole")
 }
+
+// What a further part does not repeat is as it was (RFC 9111 §3.4, RFC 9110 §15.3.7.3).
+func TestFurther(t *testing.T) {
+	t.Parallel()
+	at := func(s Span, do ...func(*Exchange)) *Exchange {
+		x := storable()
+		for _, f := range append([]func(*Exchange){part, answers("Content-Range", string(AppendContentRange(nil, s, 4)))}, do...) {
+			f(x)
+		}
+		return x
+	}
+	first := entryOf(func(x *Exchange) {
+		*x = *at(Span{0, 2}, answers("Content-Type", "text/plain"), answers("Content-Encoding", "x"), answers("Content-Length", "2"), answers("Vary", "Foo"), answers("X-A", "old"), answers("X-B", "old"), answers("Set-Cookie", "id=0"))
+	})
+	newer := first.Further(at(Span{1, 4}, answers("Content-Length", "3"), answers("X-B", "new"), asks("Foo", "1"), says("max-age=9"), answers("Age", "5")))
+	for name, want := range map[string]string{
+		"Content-Type": "text/plain", "Content-Encoding": "x", "Vary": "Foo", "X-A": "old", "X-B": "new", "Cache-Control": "max-age=9", "Age": "5", "Content-Length": "3", "Content-Range": "bytes 1-3/4", "Set-Cookie": "",
+	} {
+		assert.Equal(t, want, newer.Response.Get(name), name)
+	}
+	assert.Equal(t, VerdictPartial, Storable(&newer, &Config{}))
+	assert.Equal(t, 9*second, TermsOf(&newer, &Config{}).Lifetime)
+	newer = first.Further(at(Span{1, 4}, func(x *Exchange) { delete(x.Response, "Cache-Control") }))
+	assert.Equal(t, VerdictPartial, Storable(&newer, &Config{}), "its lifetime is that which was stated before")
+	newer = first.Further(at(Span{1, 4}, answers("Set-Cookie", "id=1")))
+	assert.Equal(t, VerdictSetCookie, Storable(&newer, &Config{}))
+	assert.Equal(t, "id=1", newer.Response.Get("Set-Cookie"))
+}

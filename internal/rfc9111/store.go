@@ -160,6 +160,8 @@ func whole(x *Exchange) Verdict {
 	switch {
 	case x.Status == http.StatusPartialContent && (!x.asked("Range") || !placed(x.Response)):
 		return VerdictRange
+	case x.Status == http.StatusPartialContent && has(x.Request, "If-Range") && !has(x.Response, "Content-Type"): // RFC 9110 §15.3.7: its client has the rest
+		return VerdictRange
 	case x.Status != http.StatusPartialContent && has(x.Response, "Content-Range") && x.asked("Range"): // else it means nothing (RFC 9110 §14.4)
 		return VerdictRange
 	case hasType(x.Response, "text/event-stream"):
