@@ -20,6 +20,29 @@ type clientConn struct {
 	used    bool        // guarded by the transport
 	retired atomic.Bool // to be closed as soon as it is idle
 	gone    atomic.Bool // and who asks was told
+
+	silent atomic.Int64 // since when, after since, a request is on it and no response has come; 0: it is not
+}
+
+// asked notes that a request is sent, and returns when, after since.
+func (c *clientConn) asked() time.Duration {
+	start := max(time.Since(c.since), 1)
+	c.silent.CompareAndSwap(0, int64(start))
+	return start
+}
+
+// unresponsive reports whether the connection may well be dead, going by a request
+// that was sent at start and ended without a response: its time has run out, or its
+// client has left, and others' before, after so much silence.
+func (c *clientConn) unresponsive(start time.Duration, late bool, silence time.Duration) bool {
+	since := time.Duration(c.silent.Load())
+	return since > 0 && (late && since <= start || time.Since(c.since)-since >= silence)
+}
+
+// timedOut reports whether a time that has run out is behind err.
+func timedOut(err error) bool {
+	var e interface{ Timeout() bool }
+	return errors.As(err, &e) && e.Timeout()
 }
 
 // dial is an attempt to connect. It goes on when whoever has begun it leaves, or
@@ -217,6 +240,18 @@ func (t *Transport) sweep(now time.Time) {
 		c.retire()
 		return true
 	})
+}
+
+// forsake has a connection take no more requests. Those that it has may go on.
+func (t *Transport) forsake(c *clientConn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if i := slices.Index(t.conns, c); i >= 0 {
+		t.conns = slices.Delete(t.conns, i, i+1)
+		t.leaving = append(t.leaving, c)
+		t.counts.Ended++
+	}
+	c.retire()
 }
 
 // broken reports whether a connection is, or takes no requests although it has

@@ -32,7 +32,7 @@ type TransportConfig struct {
 	// block. Nil: nobody is.
 	Closed func(lived time.Duration)
 
-	PingAfter   time.Duration // silence after which a connection is asked whether it lives; 0: 15 s
+	PingAfter   time.Duration // silence after which a connection is asked whether it lives; 0: 310 s
 	PingTimeout time.Duration // for its answer, and for a write that gets nowhere; 0: 5 s
 }
 
@@ -40,7 +40,7 @@ type TransportConfig struct {
 const (
 	maxConns       = 64
 	maxHeaderBytes = 64 << 10
-	pingAfter      = 15 * time.Second
+	pingAfter      = 310 * time.Second // servers of gRPC take more than one in 5 minutes for an attack, and close the connection
 	pingTimeout    = 5 * time.Second
 )
 
@@ -62,6 +62,7 @@ type Transport struct {
 	max      int
 	maxAge   time.Duration
 	patience time.Duration
+	silence  time.Duration // that a connection may keep for requests whose clients leave
 	ended    func(lived time.Duration)
 
 	waiting atomic.Int64  // for a connection
@@ -85,7 +86,8 @@ func NewTransport(c TransportConfig) *Transport {
 	protocols := new(http.Protocols)
 	t := &Transport{
 		max: cmp.Or(max(c.MaxConns, 0), maxConns), maxAge: c.MaxAge, patience: c.AcquireTimeout, ended: c.Closed,
-		turn: make(chan struct{}, 1), changed: make(chan struct{}, 1),
+		silence: cmp.Or(c.PingTimeout, pingTimeout),
+		turn:    make(chan struct{}, 1), changed: make(chan struct{}, 1),
 		client: &http.Transport{
 			Protocols:              protocols,
 			DisableCompression:     true, // what the client asked for is what it gets
@@ -136,8 +138,14 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 			trace.GotConn(httptrace.GotConnInfo{Conn: c.conn, Reused: reused})
 		}
 		var resp *http.Response
+		start := c.asked()
 		if resp, err = c.RoundTrip(req); err == nil {
+			c.silent.Store(0)
 			return resp, nil
+		}
+		late := timedOut(err) || timedOut(context.Cause(ctx))
+		if (late || ctx.Err() != nil) && c.unresponsive(start, late, t.silence) {
+			t.forsake(c)
 		}
 	}
 	if req.Body != nil {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -247,6 +248,113 @@ func TestResponseHeaderTimeout(t *testing.T) {
 		require.ErrorAs(t, err, &broken)
 		require.False(t, broken.Unsent)
 	})
+}
+
+// A connection over which nothing came while a request's time ran out, or while
+// several clients lost their patience, may be dead: others do not try it.
+func TestUnresponsiveConnections(t *testing.T) {
+	answers := func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			<-r.Context().Done()
+		}
+	}
+	for _, test := range []struct {
+		name  string
+		do    func(t *testing.T, newExchange func() *Exchange, tr *Transport)
+		dials int64 // with the one of a request afterwards
+	}{
+		{"a time that runs out", func(t *testing.T, newExchange func() *Exchange, tr *Transport) {
+			require.ErrorIs(t, slow(newExchange(), 3*time.Second).Do(tr), HeadTimeout)
+		}, 2},
+		{"and that of the transport", func(t *testing.T, newExchange func() *Exchange, tr *Transport) {
+			require.Error(t, slow(newExchange(), time.Hour).Do(tr))
+		}, 2},
+		{"a time that runs out beside others", func(t *testing.T, newExchange func() *Exchange, tr *Transport) {
+			ended := make(chan error, 1)
+			go func() { ended <- slow(newExchange(), 3*time.Second).Do(tr) }()
+			time.Sleep(time.Second)
+			require.NoError(t, newExchange().Do(tr))
+			require.ErrorIs(t, <-ended, HeadTimeout)
+		}, 1},
+		{"a client that leaves soon", func(t *testing.T, newExchange func() *Exchange, tr *Transport) {
+			leave(t, slow(newExchange(), time.Hour), tr, 2*time.Second)
+		}, 1},
+		{"one that leaves late", func(t *testing.T, newExchange func() *Exchange, tr *Transport) {
+			leave(t, slow(newExchange(), time.Hour), tr, 6*time.Second)
+		}, 2},
+		{"many that leave soon", func(t *testing.T, newExchange func() *Exchange, tr *Transport) {
+			for range 3 {
+				leave(t, slow(newExchange(), time.Hour), tr, 2*time.Second)
+			}
+		}, 2},
+		{"many that leave soon, and an answer", func(t *testing.T, newExchange func() *Exchange, tr *Transport) {
+			for range 6 {
+				leave(t, slow(newExchange(), time.Hour), tr, 2*time.Second)
+				require.NoError(t, newExchange().Do(tr))
+			}
+		}, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			limited(t, 50, answers, TransportConfig{ResponseHeaderTimeout: 30 * time.Second}, func(t *testing.T, newExchange func() *Exchange, tr *Transport, dials *atomic.Int64) {
+				test.do(t, newExchange, tr)
+				require.NoError(t, newExchange().Do(tr))
+				require.Equal(t, test.dials, dials.Load())
+				require.Equal(t, Stats{Open: 1, Idle: 1, Dials: uint64(test.dials), Reuses: tr.Stats().Reuses, Ended: uint64(test.dials) - 1}, tr.Stats())
+			})
+		})
+	}
+}
+
+// slow makes x one that is not answered.
+func slow(x *Exchange, limit time.Duration) *Exchange {
+	x.URL.Path, x.Head = "/slow", time.Now().Add(limit)
+	return x
+}
+
+// leave has the client of x leave after a while.
+func leave(t *testing.T, x *Exchange, tr *Transport, after time.Duration) {
+	var cancel context.CancelFunc
+	x.Context, cancel = context.WithTimeoutCause(t.Context(), after, context.Canceled)
+	defer cancel()
+	require.ErrorIs(t, x.Do(tr), context.Canceled)
+}
+
+// Servers of gRPC close a connection that is asked more often than every five minutes
+// whether it lives, while no message of theirs goes out.
+func TestPingsAreRare(t *testing.T) {
+	var pings atomic.Int64
+	ln := &pipes{make(chan net.Conn), make(chan struct{})}
+	c := TransportConfig{Dial: func(ctx context.Context) (net.Conn, error) {
+		conn, err := ln.dial(ctx)
+		return pinging{conn, &pings}, err
+	}}
+	synctest.Test(t, func(t *testing.T) {
+		ln.conns, ln.done = make(chan net.Conn), make(chan struct{}) // of the bubble
+		protocols := new(http.Protocols)
+		protocols.SetUnencryptedHTTP2(true)
+		srv := &http.Server{Handler: stalls(true), Protocols: protocols}
+		go srv.Serve(ln)
+		defer srv.Close()
+		tr := NewTransport(c)
+		defer tr.Close()
+		x := &Exchange{Context: t.Context(), Method: "GET", URL: url.URL{Scheme: "http", Host: "up", Path: "/"}, Own: true, Head: time.Now().Add(time.Hour)}
+		defer x.Close()
+		require.ErrorIs(t, x.Do(tr), HeadTimeout)
+		require.InDelta(t, 11, pings.Load(), 1)
+	})
+}
+
+// pinging counts the pings that are written.
+type pinging struct {
+	net.Conn
+	n *atomic.Int64
+}
+
+func (p pinging) Write(b []byte) (int, error) {
+	if len(b) == 17 && b[3] == framePing && b[4] == 0 {
+		p.n.Add(1)
+	}
+	return p.Conn.Write(b)
 }
 
 func TestClose(t *testing.T) {
