@@ -548,7 +548,7 @@ func (v *visit) weigh(res *rfc9111.Resource) rfc9111.Use {
 		return rfc9111.MustValidate
 	}
 	v.selected, v.age = e, e.Age(x.start)
-	if e.Partial() && !e.Covers(x.r.Method, x.special, x.start) {
+	if e.Partial() && !e.Covers(x.asked()) {
 		x.cache.Forward = rfc9111.ForwardPartial
 		return rfc9111.MustValidate
 	}
@@ -1230,7 +1230,7 @@ func (x *exchange) follow(e *rfc9111.Entry, reader *flight.Reader) *Error {
 // begin sends the header of a response whose content is still arriving. It
 // returns no writer where there is nothing to follow.
 func (x *exchange) begin(e *rfc9111.Entry) *deliver.Content {
-	if e.NotModified(x.r.Method, x.special, x.start) {
+	if e.NotModified(x.asked()) {
 		x.answerNotModified(e, asItCame)
 		return nil
 	}
@@ -1269,7 +1269,7 @@ func (x *exchange) followOn(w *deliver.Content, reader *flight.Reader) *Error {
 // is not: what the app's middleware does to it changes nothing that is stored.
 func (x *exchange) answer(e *rfc9111.Entry, age time.Duration) *Error {
 	r := x.r
-	if e.NotModified(r.Method, x.special, x.start) {
+	if e.NotModified(x.asked()) {
 		x.answerNotModified(e, age)
 		return nil
 	}
@@ -1322,6 +1322,11 @@ func (x *exchange) writeStored(e *rfc9111.Entry, age time.Duration, status int, 
 	x.w.WriteHeader(status)
 }
 
+// asked is the request as entries answer it.
+func (x *exchange) asked() rfc9111.Asked {
+	return rfc9111.Asked{Method: x.r.Method, Header: x.special, Now: x.start}
+}
+
 // asItCame stands for the age of a response that has just come for this request.
 const asItCame time.Duration = -1
 
@@ -1359,7 +1364,7 @@ func (x *exchange) answerNotModified(e *rfc9111.Entry, age time.Duration) {
 // for (RFC 9110 §14.2), unless all of it is the answer.
 func (x *exchange) answerRange(e *rfc9111.Entry, age time.Duration) (done bool, _ *Error) {
 	var buf [rfc9111.MaxRanges]rfc9111.Span
-	parts, outcome := e.Parts(buf[:0], x.r.Method, x.special, x.start)
+	parts, outcome := e.Parts(buf[:0], x.asked())
 	spans, size := parts.Spans, parts.Size
 	conditional := x.special["If-Range"] != nil
 	keep := func(name string) bool { return rfc9111.InPartial(name, conditional) }

@@ -1569,7 +1569,7 @@ func (x *exchange) explainFetch(e *Explanation, v *visit) {
 	case v != nil && v.standsInFor(err):
 		e.refuse(x, err)
 		x.cache.Forward, x.cache.Detail = rfc9111.ForwardStale, "stale-if-error"
-		e.Verdict, e.Status, e.Why = VerdictInstead, v.selected.StatusFor(x.r.Method, x.special, x.start), "what is stored stands in: "+e.Why
+		e.Verdict, e.Status, e.Why = VerdictInstead, v.selected.StatusFor(x.asked()), "what is stored stands in: "+e.Why
 	default:
 		e.refuse(x, err)
 	}
@@ -1623,7 +1623,7 @@ func (x *exchange) explainCache(e *Explanation, c *Cache) {
 		v.explainMiss(e)
 		return
 	}
-	e.Status = v.selected.StatusFor(x.r.Method, x.special, x.start)
+	e.Status = v.selected.StatusFor(x.asked())
 }
 
 // foresee is begin, and says whether the function of WithCachePartition panicked.

@@ -92,11 +92,11 @@ type Flight struct {
 	c Config
 
 	// Only the filler touches these, and of those who Step, the one whose turn it is.
-	total   int64   // bytes published
-	tail    []byte  // unpublished rest of the last chunk
-	whole   bool    // tail has room for all of Length
-	probe   [1]byte // finds out whether there is more when nothing more can be kept
-	woken   []*Reader
+	total int64   // bytes published
+	tail  []byte  // unpublished rest of the last chunk
+	whole bool    // tail has room for all of Length
+	probe [1]byte // finds out whether there is more when nothing more can be kept
+	woken []*Reader
 
 	mu        sync.Mutex
 	room      sync.Cond // the filler waits in it for the slowest reader, or for its turn

@@ -208,20 +208,27 @@ func (e *Entry) Hit(age time.Duration, of *Lines) *Hit {
 	return h
 }
 
+// Asked is a request that an entry may answer.
+type Asked struct {
+	Method string
+	Header http.Header // conditions and Range are looked at
+	Now    time.Time   // when it came
+}
+
 // NotModified reports whether the entry answers a request by a 304: its client has it.
-func (e *Entry) NotModified(method string, request http.Header, now time.Time) bool {
-	return NotModified(method, request, e.Status, &e.Validators, now)
+func (e *Entry) NotModified(a Asked) bool {
+	return NotModified(a.Method, a.Header, e.Status, &e.Validators, a.Now)
 }
 
 // Parts returns the parts of the entry that a request asks for, and appends their spans to dst. It is to be asked after NotModified. Several that
 // cost more than the whole are ignored, if there is the whole.
-func (e *Entry) Parts(dst []Span, method string, request http.Header, now time.Time) (Multipart, RangeOutcome) {
+func (e *Entry) Parts(dst []Span, a Asked) (Multipart, RangeOutcome) {
 	m := Multipart{Size: e.Length}
 	if e.part != nil {
 		m.Size = e.part.Size
 	}
 	var outcome RangeOutcome
-	m.Spans, outcome = Ranges(dst, method, request, e.Status, &e.Validators, m.Size, now)
+	m.Spans, outcome = Ranges(dst, a.Method, a.Header, e.Status, &e.Validators, m.Size, a.Now)
 	if len(m.Spans) > 1 {
 		m.ContentType, m.Boundary = e.Head.Get("Content-Type"), rand.Text()
 		if e.part == nil && !m.Worthwhile() {
@@ -232,11 +239,11 @@ func (e *Entry) Parts(dst []Span, method string, request http.Header, now time.T
 }
 
 // StatusFor returns the status that the entry answers a request with.
-func (e *Entry) StatusFor(method string, request http.Header, now time.Time) int {
-	if e.NotModified(method, request, now) {
+func (e *Entry) StatusFor(a Asked) int {
+	if e.NotModified(a) {
 		return http.StatusNotModified
 	}
-	switch _, outcome := e.Parts(nil, method, request, now); outcome {
+	switch _, outcome := e.Parts(nil, a); outcome {
 	case RangeSatisfiable:
 		return http.StatusPartialContent
 	case RangeUnsatisfiable:
@@ -264,9 +271,9 @@ func (e *Entry) Read(s Span, emit func([]byte) error) error {
 func (e *Entry) Partial() bool { return e.part != nil }
 
 // Covers reports whether the entry, of which parts are stored, has all that a request asks for.
-func (e *Entry) Covers(method string, request http.Header, now time.Time) bool {
+func (e *Entry) Covers(a Asked) bool {
 	var buf [MaxRanges]Span
-	parts, outcome := e.Parts(buf[:0], method, request, now)
+	parts, outcome := e.Parts(buf[:0], a)
 	return outcome == RangeSatisfiable && !slices.ContainsFunc(parts.Spans, func(s Span) bool { return !e.part.coverage.Covers(s) })
 }
 

@@ -30,6 +30,8 @@ func partOf(from, to int64) (*Entry, *Part) {
 	return e, &Part{Span: Span{from, to}, Size: 10, Validators: e.Validators}
 }
 
+func asked(h http.Header) Asked { return Asked{http.MethodGet, h, today} }
+
 func contentOf(t *testing.T, e *Entry, s Span) string {
 	var text strings.Builder
 	require.NoError(t, e.Read(s, func(p []byte) error { text.Write(p); return nil }))
@@ -203,9 +205,9 @@ func TestStatusForARequest(t *testing.T) {
 		{"RFC 9110 §15.5.17", "Range", "bytes=10-", e, 416},
 		{"RFC 9110 §15.3.7.2 parts that take more than all", "Range", "bytes=2-3,5-6", wordy, 200},
 	} {
-		assert.Equal(t, row.want, row.e.StatusFor(http.MethodGet, http.Header{row.field: {row.value}}, today), row.name)
+		assert.Equal(t, row.want, row.e.StatusFor(asked(http.Header{row.field: {row.value}})), row.name)
 	}
-	parts, outcome := e.Parts(nil, http.MethodGet, http.Header{"Range": {"bytes=0-1,5-6"}}, today)
+	parts, outcome := e.Parts(nil, asked(http.Header{"Range": {"bytes=0-1,5-6"}}))
 	assert.Equal(t, RangeSatisfiable, outcome)
 	assert.Equal(t, []Span{{0, 2}, {5, 7}}, parts.Spans)
 	assert.Equal(t, "text/plain", parts.ContentType)
@@ -227,9 +229,9 @@ func TestCombinedParts(t *testing.T) { // RFC 9111 §3.3, §3.4
 	assert.Equal(t, "7", contentOf(t, two, Span{7, 8}))
 	require.Error(t, two.Read(Span{2, 7}, func([]byte) error { return nil }))
 	for text, want := range map[string]bool{"bytes=0-2": true, "bytes=1-1,6-7": true, "bytes=2-3": false, "bytes=6-": false, "bytes=10-": false} {
-		assert.Equal(t, want, two.Covers(http.MethodGet, http.Header{"Range": {text}}, today), text)
+		assert.Equal(t, want, two.Covers(asked(http.Header{"Range": {text}})), text)
 	}
-	assert.Equal(t, http.StatusPartialContent, two.StatusFor(http.MethodGet, http.Header{"Range": {"bytes=0-2"}}, today))
+	assert.Equal(t, http.StatusPartialContent, two.StatusFor(asked(http.Header{"Range": {"bytes=0-2"}})))
 
 	rest, got := partOf(3, 10)
 	all := rest.Combined(two, got, []byte("3456789"), 100)
