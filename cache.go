@@ -1696,8 +1696,8 @@ func (x *exchange) behind() *exchange {
 	delete(r.Header, "Cache-Control")
 	delete(r.Header, "Pragma")
 	return &exchange{
-		core: x.core, snap: x.snap, svc: x.svc, life: x.life, w: nowhere{}, r: r, ctx: r.Context(), start: time.Now(),
-		rest: x.rest, query: x.query, prefix: x.prefix, whole: x.whole, cache: cacheOutcome{by: x.cache.by}, cause: x.span.Ref(),
+		core: x.core, route: x.route, life: x.life, w: nowhere{}, r: r, ctx: r.Context(), start: time.Now(),
+		query: x.query, prefix: x.prefix, cache: cacheOutcome{by: x.cache.by}, cause: x.span.Ref(),
 	}
 }
 
@@ -1764,9 +1764,7 @@ func (g *Gateway) warm(ctx context.Context, out *Warmed) {
 		}
 	}()
 	for done := false; !done; {
-		snap := g.core.snapshot.Load()
-		svc, rest := snap.find(r.URL)
-		done = g.core.serve(snap, w, r.WithContext(ctx), svc, rest, false)
+		done = g.core.serve(g.core.snapshot.Load().find(r.URL), w, r.WithContext(ctx))
 	}
 }
 
@@ -1816,8 +1814,8 @@ func (c *Cache) serve(svc *service, w http.ResponseWriter, r *http.Request) {
 	}
 	x := exchanges.Get().(*exchange)
 	rest := forward.Path(r.URL)
-	x.core, x.snap, x.svc, x.life, x.w, x.r, x.ctx, x.start = c.core, c.core.snapshot.Load(), svc, svc.up.life, w, r, r.Context(), time.Now()
-	x.rest, x.query, x.prefix = rest, r.URL.RawQuery, forward.Prefix(r.RequestURI, rest)
+	x.core, x.life, x.w, x.r, x.ctx, x.start = c.core, svc.up.life, w, r, r.Context(), time.Now()
+	x.route, x.query, x.prefix = route{snap: c.core.snapshot.Load(), svc: svc, rest: rest}, r.URL.RawQuery, forward.Prefix(r.RequestURI, rest)
 	_, _, x.special = forward.Survey(r.Header)
 	defer func() { // a panic of the handler's goes on as it came
 		x.life.End(&x.link)

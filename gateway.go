@@ -271,7 +271,7 @@ func (g *Gateway) route(w http.ResponseWriter, r *http.Request, next http.Handle
 			next.ServeHTTP(w, r)
 			return
 		}
-		done = g.core.serve(snap, w, r, svc, rest, false)
+		done = g.core.serve(route{snap: snap, svc: svc, rest: rest}, w, r)
 	}
 }
 
@@ -377,14 +377,29 @@ type snapshot struct {
 	logLimit int           // lines of requests for no known service, of a kind and a second
 }
 
-// find returns the service that the first segment names that names one, and what
-// follows that.
-func (s *snapshot) find(u *url.URL) (svc *service, rest string) {
+// find returns the way to the service that the first segment names that names one.
+func (s *snapshot) find(u *url.URL) route {
 	segment, rest := forward.Split(forward.Path(u))
 	for s.services[segment] == nil && rest != "" {
 		segment, rest = forward.Split(rest)
 	}
-	return s.services[segment], rest
+	return route{snap: s, svc: s.services[segment], rest: rest}
+}
+
+// route is where a request goes, by a snapshot.
+type route struct {
+	snap  *snapshot
+	svc   *service // nil: no such service
+	rest  string   // escaped path below the service
+	whole bool     // which is all of the path: the service has a handler of its own
+}
+
+// life is what the request is a part of.
+func (to *route) life(c *core) *work.Life {
+	if to.svc == nil {
+		return c.life
+	}
+	return to.svc.up.life
 }
 
 // caches are those that the services use, each once.
@@ -443,9 +458,8 @@ func (c *core) log() *slog.Logger { return c.snapshot.Load().log }
 // exchange is one inbound request and what becomes of it: filled on the way,
 // read at header time and once in its end.
 type exchange struct {
-	core  *core
-	snap  *snapshot
-	svc   *service // nil: no such service
+	core *core
+	route
 	life  *work.Life
 	w     http.ResponseWriter
 	r     *http.Request
@@ -457,14 +471,12 @@ type exchange struct {
 	cause telemetry.Ref // the request that led to this one, which is none of a client's
 
 	special http.Header // r's, if there is something in it that changes how it is answered; else nil
-	rest    string      // escaped path below the service
 	query   string
 	prefix  string      // what the app and the gateway cut off the path
 	id      []string    // as a field; nil: none yet
 	bearer  string      // the token source's; empty: there is none
 	upload  *retry.Body // the content of the request, once somebody may read it
-	upgrade string
-	whole   bool
+	upgrade string      // the protocol that is asked for; empty: none
 
 	wrote    bool // the final response header is out
 	status   int
@@ -486,28 +498,24 @@ type exchange struct {
 // touches the exchange no more once its handler may have returned.
 var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 
-// serve is the way of one request, unless its service was removed since snap was
-// looked at: then it is to be routed again.
-func (c *core) serve(snap *snapshot, w http.ResponseWriter, r *http.Request, svc *service, rest string, whole bool) bool {
-	life := c.life
-	if svc != nil {
-		life = svc.up.life
-	}
-	entered := life.Enter()
-	if !entered && svc != nil && c.snapshot.Load() != snap {
+// serve is the way of one request, unless its service was removed since the
+// snapshot was looked at: then it is to be routed again.
+func (c *core) serve(to route, w http.ResponseWriter, r *http.Request) bool {
+	entered := to.life(c).Enter()
+	if !entered && to.svc != nil && c.snapshot.Load() != to.snap {
 		return false
 	}
-	c.handle(snap, life, entered, w, r, svc, rest, whole)
+	c.handle(to, entered, w, r)
 	return true
 }
 
-// handle is serve of a request that has entered life, or is to be refused.
-func (c *core) handle(snap *snapshot, life *work.Life, entered bool, w http.ResponseWriter, r *http.Request, svc *service, rest string, whole bool) {
+// handle is serve of a request that has entered, or is to be refused.
+func (c *core) handle(to route, entered bool, w http.ResponseWriter, r *http.Request) {
 	x := exchanges.Get().(*exchange)
-	x.core, x.snap, x.svc, x.life, x.w, x.r, x.ctx, x.rest, x.whole, x.start = c, snap, svc, life, w, r, r.Context(), rest, whole, time.Now()
-	spans := snap.telemetry.Unrouted(snap.public)
-	if svc != nil {
-		spans = svc.spans(whole)
+	x.core, x.route, x.life, x.w, x.r, x.ctx, x.start = c, to, to.life(c), w, r, r.Context(), time.Now()
+	spans := to.snap.telemetry.Unrouted(to.snap.public)
+	if to.svc != nil {
+		spans = to.svc.spans(to.whole)
 	}
 	x.laps.Start(int(stageRoute))
 	x.stats().inFlight.Add(1)
@@ -516,7 +524,7 @@ func (c *core) handle(snap *snapshot, life *work.Life, entered bool, w http.Resp
 	if c.unwatched.Load() {
 		c.beside()
 	}
-	if svc != nil && svc.policy.slow.Long > 0 {
+	if to.svc != nil && to.svc.policy.slow.Long > 0 {
 		x.join()
 	}
 	err := x.refused(entered)
@@ -1450,7 +1458,7 @@ func (g *Gateway) Explain(r *http.Request) Explanation {
 		err := fault(ReasonBadRequest, nil)
 		return Explanation{Verdict: VerdictRefuse, Status: err.Status, Reason: err.Reason, Why: "there is no request, or it has no URL"}
 	}
-	x := &exchange{core: g.core, snap: g.core.snapshot.Load(), life: g.core.life, r: r, start: time.Now()}
+	x := &exchange{core: g.core, route: route{snap: g.core.snapshot.Load()}, r: r, start: time.Now()}
 	if r.RequestURI != "" || r.URL.Host == "" {
 		var segment string
 		segment, x.rest = forward.Split(forward.Path(r.URL))
@@ -1462,14 +1470,11 @@ func (g *Gateway) Explain(r *http.Request) Explanation {
 			in.TLS = new(tls.ConnectionState)
 		}
 		x.r = &in
-		if x.svc, x.rest = x.snap.find(r.URL); x.svc != nil && in.Pattern == "" { // as if the gateway were mounted there
+		if x.route = x.snap.find(r.URL); x.svc != nil && in.Pattern == "" { // as if the gateway were mounted there
 			in.Pattern = strings.TrimSuffix(forward.Prefix(in.RequestURI, x.rest), x.svc.up.name)
 		}
 	}
-	if x.svc != nil {
-		x.life = x.svc.up.life
-	}
-	x.ctx = x.r.Context()
+	x.life, x.ctx = x.route.life(g.core), x.r.Context()
 	if x.w = http.ResponseWriter(nowhere{}); x.r.ProtoMajor == 1 {
 		x.w = tunneler{}
 	}

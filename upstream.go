@@ -107,10 +107,10 @@ func (u *Upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		snap := u.core.snapshot.Load()
 		svc := snap.services[u.name]
 		if svc == nil || svc.up != u { // it was removed
-			u.core.handle(snap, u.core.life, false, w, r, nil, forward.Path(r.URL), true)
+			u.core.handle(route{snap: snap, rest: forward.Path(r.URL), whole: true}, false, w, r)
 			return
 		}
-		done = u.core.serve(snap, w, r, svc, forward.Path(r.URL), true)
+		done = u.core.serve(route{snap: snap, svc: svc, rest: forward.Path(r.URL), whole: true}, w, r)
 	}
 }
 
