@@ -1,6 +1,7 @@
 package roundtrip
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -348,10 +349,13 @@ type beneathKey struct{}
 
 func dialed(ctx context.Context) func(net.Conn, error) (net.Conn, error) {
 	return func(conn net.Conn, err error) (net.Conn, error) {
+		if err != nil || conn == nil {
+			return nil, cmp.Or(err, errNoConn)
+		}
 		if beneath, ok := ctx.Value(beneathKey{}).(*net.Conn); ok {
 			*beneath = conn
 		}
-		return conn, err
+		return newGuard(conn), nil
 	}
 }
 

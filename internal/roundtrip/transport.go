@@ -49,6 +49,7 @@ var (
 	ErrClosed         = errors.New("the transport is closed")
 	ErrAcquireTimeout = errors.New("the time to wait for a connection ran out")
 	ErrNoHTTP2        = errors.New("the upstream does not speak HTTP/2")
+	errNoConn         = errors.New("there is no connection")
 	errNoRoom         = errors.New("the upstream closed the connection at once, or lets nothing be sent on it")
 )
 
@@ -102,14 +103,12 @@ func NewTransport(c TransportConfig) *Transport {
 			},
 		},
 	}
+	protocols.SetUnencryptedHTTP2(true) // is how net/http takes a connection for one of HTTP/2 without a look at it
+	t.scheme = "http"
+	t.client.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return dialed(ctx)(c.Dial(ctx)) }
 	if c.TLS {
 		t.scheme = "https"
 		t.client.DialTLSContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return dialed(ctx)(dialTLS(ctx, c.Dial)) }
-		protocols.SetHTTP2(true)
-	} else {
-		t.scheme = "http"
-		t.client.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return dialed(ctx)(c.Dial(ctx)) }
-		protocols.SetUnencryptedHTTP2(true)
 	}
 	return t
 }
