@@ -188,9 +188,15 @@ func (x *Exchange) Abort(cause error) {
 			x.cancel(cause)
 		}
 	}
-	first = first && began && !x.answered
+	answered := x.answered
 	x.mu.Unlock()
-	if !first || x.Body == nil {
+	switch {
+	case !first || !began:
+		return
+	case answered && x.Own: // net/http looks at no context while the request's content has to wait for the upstream
+		_ = x.response.Body.Close()
+		return
+	case answered || x.Body == nil:
 		return
 	}
 	// A round tripper may wait for a read of it that is under way.

@@ -9,17 +9,16 @@ import (
 
 // take takes resp as the final response.
 func (x *Exchange) take(resp *http.Response) error {
-	x.mu.Lock()
-	x.answered = true
-	cause := x.aborted
-	x.mu.Unlock()
-	x.response = resp
 	if resp.Body == nil {
 		resp.Body = http.NoBody
 	}
 	if resp.Header == nil {
 		resp.Header = make(http.Header)
 	}
+	x.mu.Lock()
+	x.answered, x.response = true, resp
+	cause := x.aborted
+	x.mu.Unlock()
 	if cause != nil {
 		return cause
 	}

@@ -449,3 +449,40 @@ func TestHostileServers(t *testing.T) {
 		})
 	}
 }
+
+// An upstream that answers while it lets nothing more of the request in, and then
+// falls silent, holds nobody up.
+func TestAnswerBesideAnUploadThatStandsStill(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		idle time.Duration
+		want error
+	}{
+		{"by the idle time", 50 * time.Millisecond, IdleTimeout},
+		{"from outside", 0, errCut},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := (&frames{on: func(w *wireConn, f frame) {
+				if f.kind == frameHeaders {
+					w.write(frame{kind: frameHeaders, flags: flagEndHeaders, stream: f.stream, payload: status200})
+					w.write(frame{kind: frameData, stream: f.stream, payload: "x"})
+				}
+			}}).start(t)
+			tr := s.transport(t, TransportConfig{})
+			x := s.exchange(t, "POST", "/").with(endless{})
+			x.Idle = test.idle
+			require.NoError(t, x.Do(tr))
+			piece, err := x.Next()
+			require.NoError(t, err)
+			require.Equal(t, "x", string(piece))
+			if test.idle == 0 {
+				time.AfterFunc(20*time.Millisecond, func() { x.Abort(errCut) })
+			}
+			_, err = x.Next()
+			require.Equal(t, test.want, err)
+			x.Close()
+			require.Eventually(t, func() bool { return tr.Stats().InFlight == 0 }, 5*time.Second, time.Millisecond)
+		})
+	}
+}
