@@ -885,7 +885,8 @@ func WithoutConnReuse() DefaultOption {
 }
 
 // A DialFunc connects to an upstream, like [net.Dialer.DialContext]. The
-// network is "tcp" or "unix", the address is the target's.
+// network is "tcp" or "unix", the address is the target's. It is not waited for
+// once its context has ended.
 type DialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
 
 // WithDialContext has f connect to upstreams, through a mesh or in a test. TLS
@@ -1218,8 +1219,9 @@ func WithoutHTTP2() DefaultOption {
 
 // WithTransport sends requests through rt instead of the package's own
 // connections; the service's dial, TLS and response header timeouts are then
-// rt's affair. rt must not be changed afterwards. It cannot reach sockets. A
-// service that has an option about connections of its own, or is a socket, drops
+// rt's affair. rt must not be changed afterwards. It cannot reach sockets. When a
+// request's time has run out, its context ends; rt is waited for a tenth of a
+// second more, and after that the content of its response is closed. A service that has an option about connections of its own, or is a socket, drops
 // an inherited one. Default: connections of the package, without proxy, without
 // compression, without cookies.
 func WithTransport(rt http.RoundTripper) DefaultOption {

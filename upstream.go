@@ -846,20 +846,15 @@ func (e *endpoint) dialBy(p *policy) {
 	})
 }
 
-func (e *endpoint) connect(ctx context.Context) (net.Conn, error) { return e.dialer.Load().Dial(ctx) }
-
-// connectAside is connect for a goroutine that is no request's: those who wait
-// for the connection are told of a panic of the app's dial function.
-func (e *endpoint) connectAside(up *Upstream) func(context.Context) (net.Conn, error) {
-	return func(ctx context.Context) (nc net.Conn, err error) {
-		defer func() {
-			if v := recover(); v != nil {
-				up.current.Load().panicked("WithDialContext", v, debug.Stack())
-				nc, err = nil, fmt.Errorf("WithDialContext: %w", errHookPanic)
-			}
-		}()
-		return e.connect(ctx)
+// connect connects. A panic of the app's dial function is an error for whoever
+// waits for the connection, which may be several requests.
+func (e *endpoint) connect(ctx context.Context, up *Upstream) (net.Conn, error) {
+	nc, err := e.dialer.Load().Dial(ctx)
+	if p, ok := errors.AsType[*h1.PanicError](err); ok {
+		up.current.Load().panicked("WithDialContext", p.Value, p.Stack)
+		return nil, fmt.Errorf("WithDialContext: %w", errHookPanic)
 	}
+	return nc, err
 }
 
 // sender is the seam to an upstream: it sends an attempt's request and fills
@@ -881,6 +876,7 @@ func newEndpoint(target *url.URL, address string, svc *service, spans *telemetry
 		e.send = e.roundTrip
 		return e
 	}
+	connect := func(ctx context.Context) (net.Conn, error) { return e.connect(ctx, up) }
 	dialer := &h1.Dialer{Network: network, Address: e.address, Timeout: p.dialTimeout, HandshakeTimeout: p.tlsHandshakeTimeout, Via: p.dial}
 	if target.Scheme == "https" {
 		dialer.TLS = tlsConfig(p, target)
@@ -888,7 +884,7 @@ func newEndpoint(target *url.URL, address string, svc *service, spans *telemetry
 	e.dialer.Store(dialer)
 	if p.http2 {
 		e.owned = roundtrip.NewTransport(roundtrip.TransportConfig{
-			Dial: e.connectAside(up), TLS: dialer.TLS != nil, MaxConns: p.maxConns, AcquireTimeout: p.acquireTimeout,
+			Dial: connect, TLS: dialer.TLS != nil, MaxConns: p.maxConns, AcquireTimeout: p.acquireTimeout,
 			IdleTimeout: p.connIdleTimeout, MaxAge: p.maxConnAge, Closed: e.closed,
 			ResponseHeaderTimeout: p.responseHeaderTimeout, MaxHeaderBytes: maxResponseHeaderBytes,
 		})
@@ -897,7 +893,7 @@ func newEndpoint(target *url.URL, address string, svc *service, spans *telemetry
 	}
 	e.client = h1.New(h1.Config{Head: maxResponseHeaderBytes, Pool: h1.PoolConfig{
 		Max: p.maxConns, Min: p.minConns, IdleTimeout: p.connIdleTimeout, MaxAge: p.maxConnAge,
-		AcquireTimeout: p.acquireTimeout, NoReuse: p.noConnReuse, Dial: e.connect, Go: up.life.Go, Closed: e.closed,
+		AcquireTimeout: p.acquireTimeout, NoReuse: p.noConnReuse, Dial: connect, Go: up.life.Go, Closed: e.closed,
 	}})
 	e.send = e.exchange
 	return e

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime/debug"
 	"time"
 )
 
@@ -27,7 +28,8 @@ type Dialer struct {
 	Timeout, HandshakeTimeout time.Duration
 
 	// Via connects in place of net.Dialer; nil: that one does, with both families
-	// of addresses at once (RFC 8305) and TCP keep-alive.
+	// of addresses at once (RFC 8305) and TCP keep-alive. It is called on a goroutine of
+	// its own, and not waited for beyond the times; its panic is a PanicError.
 	Via func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
@@ -56,6 +58,14 @@ func (e *HandshakeError) Error() string { return "handshake: " + e.Err.Error() }
 // Unwrap returns what it failed with.
 func (e *HandshakeError) Unwrap() error { return e.Err }
 
+// PanicError is a dial func that panicked.
+type PanicError struct {
+	Value any
+	Stack []byte
+}
+
+func (e *PanicError) Error() string { return "the dial function panicked" }
+
 // errNoConn is a dial func that returned neither connection nor error.
 var errNoConn = errors.New("there is no connection")
 
@@ -74,11 +84,47 @@ func (d *Dialer) Dial(ctx context.Context) (net.Conn, error) {
 func (d *Dialer) connect(ctx context.Context) (net.Conn, error) {
 	ctx, cancel := within(ctx, d.Timeout)
 	defer cancel()
-	dial := d.Via
-	if dial == nil {
-		dial = (&net.Dialer{KeepAlive: keepAlive}).DialContext
+	if d.Via == nil {
+		return (&net.Dialer{KeepAlive: keepAlive}).DialContext(ctx, d.Network, d.Address)
 	}
-	nc, err := dial(ctx, d.Network, d.Address)
+	return d.via(ctx)
+}
+
+// via connects by Via, which may mind no context: then it is left behind, and what
+// it connects yet is closed.
+func (d *Dialer) via(ctx context.Context) (net.Conn, error) {
+	type result struct {
+		nc  net.Conn
+		err error
+	}
+	done := make(chan result)
+	go func() {
+		var r result
+		r.nc, r.err = d.call(ctx)
+		select {
+		case done <- r:
+		case <-ctx.Done():
+			if r.nc != nil {
+				_ = r.nc.Close()
+			}
+		}
+	}()
+	select {
+	case r := <-done:
+		return r.nc, r.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// call calls Via.
+func (d *Dialer) call(ctx context.Context) (nc net.Conn, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			nc, err = nil, &PanicError{v, debug.Stack()}
+		}
+	}()
+	nc, err = d.Via(ctx, d.Network, d.Address)
 	if err == nil && nc == nil {
 		err = errNoConn
 	}

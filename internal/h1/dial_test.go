@@ -198,3 +198,40 @@ func TestDialErrorsKeepTheirKind(t *testing.T) {
 		}
 	}
 }
+
+// A dial func that minds no context is not waited for beyond the times. What it
+// connects yet is closed.
+func TestDialThatMindsNoContext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		near, far := net.Pipe()
+		defer far.Close()
+		noted := &closeNoted{Conn: near}
+		d := Dialer{Timeout: time.Second, Via: func(context.Context, string, string) (net.Conn, error) {
+			<-release
+			return noted, nil
+		}}
+		begin := time.Now()
+		_, err := d.Dial(t.Context())
+		require.Equal(t, time.Second, time.Since(begin))
+		var dial *DialError
+		require.ErrorAs(t, err, &dial)
+		require.True(t, dial.Timeout())
+		close(release)
+		synctest.Wait()
+		require.True(t, noted.closed)
+	})
+}
+
+func TestDialThatPanics(t *testing.T) {
+	t.Parallel()
+	d := Dialer{Via: func(context.Context, string, string) (net.Conn, error) { panic("fault") }}
+	_, err := d.Dial(t.Context())
+	var dial *DialError
+	require.ErrorAs(t, err, &dial)
+	var p *PanicError
+	require.ErrorAs(t, err, &p)
+	require.Equal(t, "fault", p.Value)
+	require.Contains(t, string(p.Stack), "TestDialThatPanics")
+}

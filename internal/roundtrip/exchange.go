@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -83,7 +84,7 @@ func (x *Exchange) Do(rt http.RoundTripper) error {
 		}
 		return err
 	}
-	resp, err := rt.RoundTrip(req)
+	resp, err := x.trip(rt, req)
 	x.alarm.set(never)
 	x.interims.close(err != nil || resp == nil)
 	switch {
@@ -96,6 +97,73 @@ func (x *Exchange) Do(rt http.RoundTripper) error {
 		return x.failed(ProtocolError("there is none"))
 	}
 	return x.take(resp)
+}
+
+// trip has rt send the request. One that is not ours may mind no context: it is
+// left behind then, and what it answers yet is closed.
+func (x *Exchange) trip(rt http.RoundTripper, req *http.Request) (*http.Response, error) {
+	if x.Own {
+		return rt.RoundTrip(req)
+	}
+	done := make(chan tripped, 1)
+	go func() { done <- tripThrough(rt, req) }()
+	var t tripped
+	select {
+	case t = <-done:
+	case <-req.Context().Done():
+		timer := time.NewTimer(patience)
+		defer timer.Stop()
+		select {
+		case t = <-done:
+		case <-timer.C:
+			go func() {
+				late := <-done
+				closeLate(late.resp)
+			}()
+			return nil, context.Cause(req.Context())
+		}
+	}
+	if t.panicked != nil {
+		panic(t.panicked)
+	}
+	return t.resp, t.err
+}
+
+// patience is how long a round tripper of the app's has to end once it is told to.
+const patience = 100 * time.Millisecond
+
+// tripped is how a round trip has ended.
+type tripped struct {
+	resp     *http.Response
+	err      error
+	panicked any
+}
+
+// A Panic is one of a round tripper's, where it was.
+type Panic struct {
+	Value any
+	Stack []byte
+}
+
+func tripThrough(rt http.RoundTripper, req *http.Request) (t tripped) {
+	defer func() {
+		if v := recover(); v == any(http.ErrAbortHandler) {
+			t.panicked = v
+		} else if v != nil {
+			t.panicked = &Panic{v, debug.Stack()}
+		}
+	}()
+	t.resp, t.err = rt.RoundTrip(req)
+	return t
+}
+
+// closeLate closes the content of a response that nobody waits for any more, or
+// that is to be waited for no longer.
+func closeLate(resp *http.Response) {
+	defer func() { _ = recover() }()
+	if resp != nil && resp.Body != nil {
+		_ = resp.Body.Close()
+	}
 }
 
 // begin prepares the request.
@@ -196,13 +264,26 @@ func (x *Exchange) Abort(cause error) {
 	case answered && x.Own: // net/http looks at no context while the request's content has to wait for the upstream
 		_ = x.response.Body.Close()
 		return
-	case answered || x.Body == nil:
+	case answered: // a content of the app's may mind its end alone
+		time.AfterFunc(patience, x.cutOff)
+		return
+	case x.Body == nil:
 		return
 	}
 	// A round tripper may wait for a read of it that is under way.
 	_ = x.upload.Close()
 	if x.OnAborted != nil {
 		x.OnAborted()
+	}
+}
+
+// cutOff closes the content of an exchange that was aborted and is read still.
+func (x *Exchange) cutOff() {
+	x.mu.Lock()
+	closed := x.closed
+	x.mu.Unlock()
+	if !closed {
+		closeLate(x.response)
 	}
 }
 

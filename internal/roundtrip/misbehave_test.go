@@ -431,7 +431,7 @@ func TestResponseAfterAbort(t *testing.T) {
 		x, closed := caller(t, "GET"), 0
 		x.Head = time.Now().Add(time.Second)
 		require.Equal(t, HeadTimeout, x.Do(roundTripper(func(*http.Request) (*http.Response, error) {
-			time.Sleep(time.Minute)
+			time.Sleep(time.Second + patience/2)
 			return &http.Response{StatusCode: 200, Body: body{http.NoBody, &closed}}, nil
 		})))
 		x.Close()
