@@ -47,6 +47,17 @@ func isSocket(nc net.Conn) bool {
 	return false
 }
 
+// Write writes p. A connection that takes less than that, and says no word of it, is
+// at its end: nobody knows what the upstream has.
+func (c *conn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if n < len(p) && err == nil {
+		_ = c.Conn.Close()
+		err = io.ErrShortWrite
+	}
+	return n, err
+}
+
 func (c *conn) close() {
 	_ = c.Close()
 	c.free()

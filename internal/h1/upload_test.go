@@ -1,8 +1,10 @@
 package h1
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -399,4 +401,49 @@ func TestUploadsAreCounted(t *testing.T) {
 	}
 	w.CloseWithError(errLeft)
 	<-done
+}
+
+// halves is a connection that takes half of what is written, and says no word of it.
+type halves struct{ net.Conn }
+
+func (h halves) Write(p []byte) (int, error) { return h.Conn.Write(p[:(len(p)+1)/2]) }
+
+// What a connection does not take is not sent, whatever it says.
+func TestShortWrites(t *testing.T) {
+	t.Parallel()
+	p := newPeer(t, false, func(c *peerConn) { c.wait() })
+	for name, x := range map[string]*Exchange{
+		"a request":           newExchange(t, "GET"),
+		"a content":           newExchange(t, "POST").with(strings.NewReader(strings.Repeat("x", 100_000)), 100_000),
+		"a content of chunks": newExchange(t, "POST").with(strings.NewReader(strings.Repeat("x", 100_000)), -1),
+	} {
+		taken := 0
+		cl := p.client(t, Config{Pool: PoolConfig{Dial: func(ctx context.Context) (net.Conn, error) {
+			nc, err := new(net.Dialer).DialContext(ctx, "tcp", p.ln.Addr().String())
+			if taken++; name == "a request" {
+				return halves{nc}, err
+			}
+			return &laterHalves{Conn: nc}, err
+		}}})
+		err := cl.Do(x)
+		var broken *BrokenError
+		require.ErrorAs(t, err, &broken, name)
+		require.False(t, broken.Unsent)
+		x.Close()
+		x.Uploads.Wait()
+		require.Equal(t, 1, taken)
+	}
+}
+
+// laterHalves is halves from the second write on.
+type laterHalves struct {
+	net.Conn
+	written int
+}
+
+func (h *laterHalves) Write(p []byte) (int, error) {
+	if h.written++; h.written > 1 {
+		return halves{h.Conn}.Write(p)
+	}
+	return h.Conn.Write(p)
 }
