@@ -253,3 +253,55 @@ func (r *rig) leaveAfter(part, end string) {
 		_, _ = c.ReadRest()
 	}
 }
+
+// Whatever byte of a request a service's connection ends behind, a request that it
+// may have processed is not sent again.
+func TestServicesThatLeaveWithinARequest(t *testing.T) {
+	type cut struct {
+		size int
+		end  string
+	}
+	var mu sync.Mutex
+	var now cut
+	heard := 0 // connections over which something came
+	r := newRig(t, setup{noCache: true, a: []gateway.ServiceOption{gateway.WithRetries(2), quickRetries, gateway.WithRetryBudget(1, 1e6), gateway.WithoutEjection(), gateway.WithTimeout(5 * time.Second)}, script: func(c *testnet.Conn) {
+		mu.Lock()
+		cut := now
+		mu.Unlock()
+		if cut.size == 0 { // a health probe
+			_ = c.ReadRequest()
+			c.Send(testnet.Answer(200, "", "well"))
+			return
+		}
+		if c.ReadN(cut.size) != "" {
+			mu.Lock()
+			heard++
+			mu.Unlock()
+		}
+		if cut.end == "reset" {
+			c.Reset()
+		}
+	}})
+	r.broken = true
+	for _, e := range cutExchanges {
+		if e.method != "POST" {
+			continue
+		}
+		raw := testnet.Build(e.method, "/a/x", e.body, e.fields...)
+		for size := 1; size < len(raw); size += max(len(raw)/40, 1) {
+			for _, end := range []string{"close", "reset"} {
+				mu.Lock()
+				now, heard = cut{size, end}, 0
+				mu.Unlock()
+				resp := r.do(raw)
+				assert.Equal(t, 502, resp.Status, "%s, %d bytes, %s: %s", e.name, size, end, resp.Body)
+				mu.Lock()
+				assert.LessOrEqual(t, heard, 1, "%s, %d bytes, %s", e.name, size, end)
+				mu.Unlock()
+			}
+		}
+	}
+	mu.Lock()
+	now = cut{}
+	mu.Unlock()
+}
