@@ -1421,7 +1421,8 @@ func WithBearerToken(token string) ServiceOption {
 
 // A TokenSource returns the token for one request. Its context has what the app's
 // middleware has put into the request's, and ends with the request's time; it is
-// called by many goroutines at once and should cache.
+// called by many goroutines at once and should cache. It is not waited for any
+// longer than that.
 type TokenSource = func(ctx context.Context) (string, error)
 
 // WithTokenSource sends "Authorization: Bearer …" with a token that f returns,

@@ -1404,20 +1404,47 @@ func (x *exchange) token(f *fetch) (token string, err *Error) {
 	if err != nil {
 		return "", err
 	}
-	cause := x.hook("WithTokenSource", func() error {
-		var err error
-		if token, err = x.svc.policy.tokenSource(ctx); err != nil {
-			return err
-		}
-		return options.CheckToken(token)
-	})
+	x.reached(stageHooks)
+	source := x.svc.policy.tokenSource
+	answer, ok := work.Aside(ctx, func() tokenAnswer { return askToken(ctx, source) })
+	if !ok {
+		answer.err = context.Cause(ctx)
+	}
 	if err := done(); err != nil {
 		return "", err
 	}
-	if cause != nil {
-		return "", fault(ReasonToken, cause)
+	switch {
+	case answer.panicked == any(http.ErrAbortHandler):
+		panic(http.ErrAbortHandler)
+	case answer.panicked != nil:
+		x.panicked("WithTokenSource", answer.panicked, answer.stack)
+		answer.err = fmt.Errorf("WithTokenSource: %w", errHookPanic)
+	case answer.err == nil:
+		answer.err = options.CheckToken(answer.token)
 	}
-	return token, nil
+	if answer.err != nil {
+		return "", fault(ReasonToken, answer.err)
+	}
+	return answer.token, nil
+}
+
+// tokenAnswer is what a token source has to say.
+type tokenAnswer struct {
+	token    string
+	err      error
+	panicked any
+	stack    []byte
+}
+
+// askToken asks source, which may mind no context.
+func askToken(ctx context.Context, source TokenSource) (a tokenAnswer) {
+	defer func() {
+		if v := recover(); v != nil {
+			a.panicked, a.stack = v, debug.Stack()
+		}
+	}()
+	a.token, a.err = source(ctx)
+	return a
 }
 
 var errHookPanic = errors.New("a hook panicked")

@@ -54,6 +54,10 @@ func TestPartsThatMindNoContext(t *testing.T) {
 		}))}},
 		{"a content", 504, []gateway.ServiceOption{answering(200, nil, 5, func() io.ReadCloser { return untilClosed{make(chan struct{}), new(sync.Once)} })}},
 		{"a content without a length", 0, []gateway.ServiceOption{answering(200, nil, -1, func() io.ReadCloser { return untilClosed{make(chan struct{}), new(sync.Once)} })}},
+		{"a token source", 502, []gateway.ServiceOption{gateway.WithTokenSource(func(context.Context) (string, error) {
+			<-release
+			return "", io.EOF
+		})}},
 		{"a dial", 504, []gateway.ServiceOption{gateway.WithMaxConns(1), dial}},
 		{"a dial, by its own time", 504, []gateway.ServiceOption{gateway.WithMaxConns(1), gateway.WithDialTimeout(50 * time.Millisecond), dial}},
 		{"a dial, HTTP/2", 504, []gateway.ServiceOption{gateway.WithHTTP2(), dial}},
