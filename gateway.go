@@ -622,6 +622,9 @@ func (x *exchange) judge() *Error {
 	if svc == nil {
 		return fault(ReasonUnknownService, x.prefixed())
 	}
+	if r.ProtoMajor > 1 && !forward.OneLength(r.Header) {
+		return fault(ReasonBadRequest, errLength)
+	}
 	if svc.policy.preserveHost && r.Host != "" && !forward.ValidHost(r.Host) {
 		return fault(ReasonBadRequest, errHost)
 	}
@@ -670,6 +673,9 @@ func (x *exchange) prefixed() error {
 }
 
 var errPrefixed = errors.New("a service's name comes later in the path; http.StripPrefix takes off what is in front of it")
+
+// errLength is what net/http's server lets pass in HTTP/2, with another meaning.
+var errLength = errors.New("the Content-Length is not one length")
 
 // errHost is a Host that would be passed on (RFC 9110 §7.2). In HTTP/2 net/http's
 // server takes any.

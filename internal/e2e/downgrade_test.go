@@ -35,14 +35,17 @@ func TestHTTP2RequestsOverHTTP1(t *testing.T) {
 		trailer []string
 		target  string // that the service sees; empty: none
 		body    string
+		perhaps bool // it may be reset before
 	}{
 		{what: "in order", data: []string{"bo", "dy"}, target: "/x", body: "body"},
 		{what: "with a length", fields: []string{"content-length", "4"}, data: []string{"body"}, target: "/x", body: "body"},
 		{what: "less than the length", fields: []string{"content-length", "40"}, data: []string{"body"}},
 		{what: "more than the length", fields: []string{"content-length", "3"}, data: []string{"body"}},
-		{what: "a length of nothing, and content", fields: []string{"content-length", "0"}, data: []string{smuggled}},
+		{what: "a length of nothing, and content", fields: []string{"content-length", "0"}, data: []string{smuggled}, target: "/x", perhaps: true},
 		{what: "a long length", fields: []string{"content-length", "40000"}, data: []string{strings.Repeat("x", 10_000), smuggled}},
-		{what: "two lengths", fields: []string{"content-length", "4", "content-length", "5"}, data: []string{"body"}, target: "/x", body: "body"}, // of which net/http's server believes the first
+		{what: "two lengths", fields: []string{"content-length", "4", "content-length", "5"}, data: []string{"body"}}, // of which net/http's server believes the first
+		{what: "the same length twice", fields: []string{"content-length", "4", "content-length", "4"}, data: []string{"body"}, target: "/x", body: "body"},
+		{what: "a length that is none, and nothing", fields: []string{"content-length", "four"}, data: []string{""}}, // which it takes for 0
 		{what: "two lengths, and content for the second", fields: []string{"content-length", "4", "content-length", "5"}, data: []string{"bodyX"}},
 		{what: "a length with a sign", fields: []string{"content-length", "+4"}, data: []string{"body"}},
 		{what: "Transfer-Encoding", fields: []string{"transfer-encoding", "chunked"}, data: []string{"0\r\n\r\n" + smuggled}},
@@ -67,7 +70,7 @@ func TestHTTP2RequestsOverHTTP1(t *testing.T) {
 		for _, way := range []way{direct, tripped} {
 			t.Run(fmt.Sprintf("%s, %s", tt.what, way), func(t *testing.T) {
 				r := newRig(t, setup{server: clearHTTP2, way: way, a: []gateway.ServiceOption{gateway.WithoutRetries()}})
-				r.broken = tt.target == ""
+				r.broken = tt.target == "" || tt.perhaps
 				c := dialHTTP2(t, r.addr)
 				section := fieldSection(append([]string{":method", "POST", ":scheme", "http", ":path", "/a/x", ":authority", r.addr}, tt.fields...)...)
 				if len(tt.fields) > 0 && strings.HasPrefix(tt.fields[0], ":") {
@@ -102,10 +105,13 @@ func TestHTTP2RequestsOverHTTP1(t *testing.T) {
 						assert.Equal(t, "X-Sum", name)
 					}
 				}
-				if tt.target != "" {
+				switch {
+				case tt.perhaps:
+					assert.LessOrEqual(t, len(r.a.Journal()), 1)
+				case tt.target != "":
 					assert.Len(t, r.a.Journal(), 1)
 					assert.True(t, strings.HasPrefix(answered, status200), "%q", answered)
-				} else {
+				default:
 					assert.False(t, strings.HasPrefix(answered, status200), "%q", answered)
 				}
 			})

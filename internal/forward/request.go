@@ -247,6 +247,18 @@ func Survey(h http.Header) (fields, bytes int, special http.Header) {
 	return fields, bytes, special
 }
 
+// OneLength reports whether Content-Length, where there is one, says one length. The server of net/http for HTTP/2 takes one that is none
+// for 0, and the first of several; such a request is malformed (RFC 9110 §8.6, RFC 9113 §8.1.1).
+func OneLength(h http.Header) bool {
+	lengths := h["Content-Length"]
+	for _, length := range lengths {
+		if length == "" || length != lengths[0] || strings.Trim(length, "0123456789") != "" {
+			return false
+		}
+	}
+	return true
+}
+
 // EndsHere reports whether an OPTIONS request with this header may be forwarded no further (RFC 9110 §7.6.2).
 func EndsHere(h http.Header) bool {
 	left, ok := hopsLeft(h)

@@ -237,6 +237,20 @@ func TestUpgrade(t *testing.T) {
 	require.Empty(t, proto)
 }
 
+func TestOneLength(t *testing.T) {
+	for _, test := range []struct {
+		lengths []string
+		want    bool
+	}{
+		{nil, true}, {[]string{"0"}, true}, {[]string{"5"}, true}, {[]string{"005"}, true}, {[]string{"5", "5"}, true},
+		{[]string{"5", "6"}, false}, {[]string{"+5"}, false}, {[]string{"-5"}, false}, {[]string{""}, false}, {[]string{"", ""}, false},
+		{[]string{"five"}, false}, {[]string{"5, 5"}, false}, {[]string{"0x5"}, false}, {[]string{" 5"}, false},
+	} {
+		require.Equal(t, test.want, OneLength(http.Header{"Content-Length": test.lengths}), "%q", test.lengths)
+	}
+	require.True(t, OneLength(nil))
+}
+
 func TestSurvey(t *testing.T) {
 	fields, bytes, _ := Survey(http.Header{"A": {"1", "22"}, "Bb": {""}, "C": nil})
 	require.Equal(t, 3, fields)

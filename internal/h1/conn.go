@@ -52,7 +52,7 @@ func isSocket(nc net.Conn) bool {
 func (c *conn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
 	if n < len(p) && err == nil {
-		_ = c.Conn.Close()
+		_ = c.Close()
 		err = io.ErrShortWrite
 	}
 	return n, err
