@@ -233,6 +233,10 @@ func TestCombinedParts(t *testing.T) { // RFC 9111 §3.3, §3.4
 	}
 	assert.Equal(t, http.StatusPartialContent, two.StatusFor(asked(http.Header{"Range": {"bytes=0-2"}})))
 
+	wordy := stored("", answers("Content-Type", strings.Repeat("t", 2000)+"/x")).Combined(nil, got, []byte("67"), 100)
+	_, outcome := wordy.Parts(nil, asked(http.Header{"Range": {"bytes=0-0,7-7"}}))
+	assert.Equal(t, RangeSatisfiable, outcome, "there is no whole that would take less")
+
 	rest, got := partOf(3, 10)
 	all := rest.Combined(two, got, []byte("3456789"), 100)
 	assert.False(t, all.Partial())

@@ -17,6 +17,7 @@ func TestLinesOfHits(t *testing.T) {
 	assert.Same(t, h, l.Hit(61, time.Minute+time.Second/2))
 	other := l.Hit(61, time.Hour)
 	assert.Equal(t, "gateway; hit; ttl=3539", other.Status)
+	assert.Equal(t, "gateway; hit; ttl=3795", l.Hit(61, time.Hour+time.Duration(len(l.hits))*time.Second).Status, "of the same place")
 	for age := range int64(1000) { // more than there are places for
 		assert.Equal(t, strconv.FormatInt(age, 10), l.Hit(age, time.Hour).Age)
 	}
