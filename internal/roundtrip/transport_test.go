@@ -270,8 +270,8 @@ func TestUnresponsiveConnections(t *testing.T) {
 			require.Error(t, slow(newExchange(), time.Hour).Do(tr))
 		}, 2},
 		{"a time that runs out beside others", func(t *testing.T, newExchange func() *Exchange, tr *Transport) {
-			ended := make(chan error, 1)
-			go func() { ended <- slow(newExchange(), 3*time.Second).Do(tr) }()
+			x, ended := slow(newExchange(), 3*time.Second), make(chan error, 1)
+			go func() { ended <- x.Do(tr) }()
 			time.Sleep(time.Second)
 			require.NoError(t, newExchange().Do(tr))
 			require.ErrorIs(t, <-ended, HeadTimeout)
