@@ -104,7 +104,8 @@ func (d *Dialer) via(ctx context.Context) (net.Conn, error) {
 		select {
 		case done <- r:
 		case <-ctx.Done():
-			if r.nc != nil {
+			if r.err == nil {
+				defer func() { _ = recover() }() // it is the app's, and this goroutine nobody's
 				_ = r.nc.Close()
 			}
 		}

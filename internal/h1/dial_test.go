@@ -235,3 +235,20 @@ func TestDialThatPanics(t *testing.T) {
 	require.Equal(t, "fault", p.Value)
 	require.Contains(t, string(p.Stack), "TestDialThatPanics")
 }
+
+// What a dial func that is late returns beside an error is not looked at, and a Close
+// that panics is nobody's.
+func TestLateDialThatFails(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for _, err := range []error{errors.New("no"), nil} {
+			d := Dialer{Timeout: time.Second, Via: func(context.Context, string, string) (net.Conn, error) {
+				time.Sleep(time.Minute)
+				return struct{ net.Conn }{}, err
+			}}
+			_, err := d.Dial(t.Context())
+			require.Error(t, err)
+			time.Sleep(time.Hour)
+		}
+	})
+}

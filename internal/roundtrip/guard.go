@@ -3,6 +3,9 @@ package roundtrip
 import (
 	"crypto/tls"
 	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
 	"math"
 	"net"
 	"sync"
@@ -16,6 +19,9 @@ import (
 // §6.9.1) net/http, of Go 1.26 at least, waits for itself for ever, under the lock
 // that whoever asks for the connection takes. So the guard knows each stream's
 // window: what was granted, and what was sent.
+//
+// The connection may be the app's, and net/http uses it on goroutines of its own: a
+// panic there would end the process. So the guard makes errors of what must not be.
 //
 // Frames that carry nothing are answered or passed over as fast as they come, with
 // a line in the standard log for each one of an unknown type. So the guard bounds
@@ -81,7 +87,8 @@ func (g *guard) ConnectionState() tls.ConnectionState {
 }
 
 // Close closes. That of TLS would wait for whoever does not read.
-func (g *guard) Close() error {
+func (g *guard) Close() (err error) {
+	defer asError(&err)
 	if g.secure != nil {
 		defer time.AfterFunc(forceAfter, func() { _ = g.secure.NetConn().Close() }).Stop()
 	}
@@ -93,7 +100,7 @@ func (g *guard) Read(p []byte) (int, error) {
 	if g.fault != nil {
 		return 0, g.fault
 	}
-	n, err := g.Conn.Read(p)
+	n, err := g.read(p)
 	good, fault := g.received(p[:n])
 	if fault == "" {
 		return n, err
@@ -104,10 +111,42 @@ func (g *guard) Read(p []byte) (int, error) {
 	return good, nil
 }
 
-// Write writes.
-func (g *guard) Write(p []byte) (int, error) {
+// read reads something, or an error.
+func (g *guard) read(p []byte) (n int, err error) {
+	defer asError(&err)
+	for range maxEmptyReads {
+		switch got, err := g.Conn.Read(p); {
+		case got < 0 || got > len(p):
+			return 0, errCount
+		case got > 0 || err != nil || len(p) == 0:
+			return got, err
+		}
+	}
+	return 0, io.ErrNoProgress
+}
+
+// Write writes all of p, or it is an error.
+func (g *guard) Write(p []byte) (n int, err error) {
+	defer asError(&err)
 	g.sends(p)
-	return g.Conn.Write(p)
+	n, err = g.Conn.Write(p)
+	if n < 0 || n > len(p) {
+		return 0, errCount
+	}
+	if n < len(p) && err == nil {
+		err = io.ErrShortWrite
+	}
+	return n, err
+}
+
+// errCount is what a reader or writer must not return.
+var errCount = errors.New("an impossible count")
+
+// asError makes an error of a panic.
+func asError(err *error) {
+	if v := recover(); v != nil {
+		*err = fmt.Errorf("%w: %v", errPanic, v)
+	}
 }
 
 // received looks at what comes, and returns how much of it is good, and what is

@@ -153,3 +153,56 @@ func TestWindowBeyondItsBound(t *testing.T) {
 	require.NoError(t, again.Do(tr))
 	require.EqualValues(t, 1, tr.Stats().Ended)
 }
+
+// A connection of the app's may do what it must not, on goroutines that are nobody's.
+func TestGuardMakesErrorsOfFaults(t *testing.T) {
+	full := func(p []byte) (int, error) { return len(p), nil }
+	for _, test := range []struct {
+		name        string
+		read, write func(p []byte) (int, error)
+		want        error
+	}{
+		{"reads that bring nothing", func([]byte) (int, error) { return 0, nil }, full, io.ErrNoProgress},
+		{"a read of less than nothing", func([]byte) (int, error) { return -1, nil }, full, errCount},
+		{"a read of more than there is room for", func(p []byte) (int, error) { return len(p) + 1, nil }, full, errCount},
+		{"a read that panics", func([]byte) (int, error) { panic("fault") }, full, errPanic},
+		{"a write of less", nil, func(p []byte) (int, error) { return len(p) - 1, nil }, io.ErrShortWrite},
+		{"a write of less than nothing", nil, func([]byte) (int, error) { return -1, nil }, errCount},
+		{"a write of more than there is", nil, func(p []byte) (int, error) { return len(p) + 1, nil }, errCount},
+		{"a write that panics", nil, func([]byte) (int, error) { panic("fault") }, errPanic},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := (&frames{on: func(w *wireConn, f frame) { answer(w, f.stream) }}).start(t)
+			tr := s.transport(t, TransportConfig{Dial: func(ctx context.Context) (net.Conn, error) {
+				conn, err := s.conn(ctx)
+				return faulty{conn, test.read, test.write}, err
+			}})
+			x := s.exchange(t, "GET", "/")
+			x.Head = time.Now().Add(5 * time.Second)
+			require.True(t, isBroken(x.Do(tr)))
+
+			g, err := newGuard(faulty{nil, test.read, test.write}), error(nil)
+			if test.read != nil {
+				_, err = g.Read(make([]byte, 10))
+			} else {
+				_, err = g.Write(make([]byte, 10))
+			}
+			require.ErrorIs(t, err, test.want)
+		})
+	}
+	require.ErrorIs(t, newGuard(faulty{}).Close(), errPanic)
+}
+
+type faulty struct {
+	net.Conn
+	read, write func(p []byte) (int, error)
+}
+
+func (f faulty) Read(p []byte) (int, error) {
+	if f.read == nil {
+		return f.Conn.Read(p)
+	}
+	return f.read(p)
+}
+
+func (f faulty) Write(p []byte) (int, error) { return f.write(p) }
