@@ -941,6 +941,9 @@ func (v *visit) notModified(ex *rfc9111.Exchange, named []rfc9111.Validators) *E
 		return v.ask()
 	}
 	x.cache.ForwardStatus = http.StatusNotModified
+	if cookies := ex.Response["Set-Cookie"]; cookies != nil && old.Head.Get("Set-Cookie") == "" {
+		forward.Put(x.w.Header(), "Set-Cookie", cookies) // this client's alone: it is not stored (RFC 9111 §7.3)
+	}
 	e, verdict, gone := x.svc.freshened(old, ex)
 	return v.renewed(e, verdict, gone)
 }

@@ -2,7 +2,10 @@ package e2e_test
 
 import (
 	"net/http"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -39,6 +42,42 @@ func TestNotModifiedFreshensWhatIsStored(t *testing.T) {
 		for name, want := range map[string]string{"X-A": "new", "X-B": "more", "X-Kept": "kept", "Content-Type": "text/x", "Content-Length": "3", "Etag": `"v1"`, "Cache-Control": "public, max-age=100"} {
 			assert.Equal(t, []string{want}, hit.Header[name], name)
 		}
+	})
+}
+
+// A cookie that a 304 sets is for the client that the service was asked for, and
+// for nobody who waited, nor for who comes later (RFC 9111 §7.3).
+func TestNotModifiedSetsACookieForOneClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &page{tag: `"v1"`, header: minute, body: "one"}
+		var asked atomic.Int64
+		b := newBubble(t, testnet.Respond(func(r *testnet.Request) string {
+			time.Sleep(time.Second)
+			if r.Header["If-None-Match"] != nil {
+				return testnet.Answer(304, minute+"\r\nETag: \"v1\"\r\nSet-Cookie: n="+strconv.FormatInt(asked.Add(1), 10), "")
+			}
+			return p.answer(r)
+		}))
+		b.get("/a/x")
+		time.Sleep(61 * time.Second)
+		var all sync.WaitGroup
+		var got [10]*testnet.Response
+		for i := range got {
+			field := "X: y"
+			if i%2 == 0 {
+				field = `If-None-Match: "v1"`
+			}
+			all.Go(func() { got[i] = b.get("/a/x", field) })
+		}
+		all.Wait()
+		cookies := 0
+		for _, resp := range got {
+			assert.Equal(t, strings.Contains(resp.Header.Get("Cache-Status"), "fwd-status=304"), len(resp.Header["Set-Cookie"]) == 1)
+			cookies += len(resp.Header["Set-Cookie"])
+		}
+		assert.Equal(t, 1, cookies)
+		assert.EqualValues(t, 1, asked.Load())
+		assert.Empty(t, b.get("/a/x").Header["Set-Cookie"])
 	})
 }
 

@@ -188,11 +188,11 @@ func notModifiedCases() []attackCase {
 					"Connection: X-Hop\r\nX-Hop: 1\r\nX-A: new\r\nX-B: more", ""),
 			), defaults: []gateway.Option{gateway.WithoutRetries()}})
 			r.get("/a/x", "Accept-Encoding: br")
-			for range 2 {
+			for _, cookies := range [][]string{{"id=1"}, nil} { // the first client's is not for the second
 				resp := r.get("/a/x", "Accept-Encoding: br")
 				assert.Equal(t, "one", string(resp.Body))
 				for name, want := range map[string][]string{
-					"Content-Encoding": {"br"}, "Content-Length": {"3"}, "Content-Range": nil, "Set-Cookie": nil, "X-Hop": nil,
+					"Content-Encoding": {"br"}, "Content-Length": {"3"}, "Content-Range": nil, "Set-Cookie": cookies, "X-Hop": nil,
 					"X-A": {"new"}, "X-B": {"more"}, "X-Kept": {"kept"}, "Content-Type": {"text/a"},
 				} {
 					assert.Equal(t, want, resp.Header[name], name)
