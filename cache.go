@@ -1915,7 +1915,7 @@ func (w *recorder) judge(whole bool) {
 	length := w.Length(whole)
 	switch {
 	case w.AtOnce:
-		w.pass()
+		w.pass(-1)
 	case w.Status == http.StatusNotModified && w.conditional:
 		w.fate = fateConfirmed
 	case rfc9111.Troubled(w.Status) && w.standsIn(true):
@@ -1923,12 +1923,13 @@ func (w *recorder) judge(whole bool) {
 	case w.enter(&ex, length > w.by.maxObject || whole && length != int64(len(w.Begun)), w.Head["Trailer"] != nil):
 		w.keep(&ex, length, whole)
 	default:
-		w.pass()
+		w.pass(length)
 	}
 }
 
-// pass sends the answer to the client alone, or that the client has it.
-func (w *recorder) pass() {
+// pass sends the answer to the client alone, or that the client has it, or the part
+// that it has asked for: the handler was asked for all.
+func (w *recorder) pass(length int64) {
 	x, head := w.x, w.Head
 	w.refuse(w.Status)
 	if rfc9111.Invalidates(x.r.Method, w.Status) {
@@ -1936,17 +1937,26 @@ func (w *recorder) pass() {
 	}
 	validators := rfc9111.ParseValidators(head, x.start)
 	x.status = w.Status
-	h := x.w.Header()
 	has := w.plain && rfc9111.NotModified(x.r.Method, x.special, w.Status, &validators, x.start)
-	if has {
+	span, part := rfc9111.OnlyRange(x.r.Method, x.special, w.Status, head, length, x.start)
+	part = part && w.plain && !has && head["Trailer"] == nil
+	switch {
+	case has:
 		x.status = http.StatusNotModified
 		maps.DeleteFunc(head, func(name string, _ []string) bool { return !rfc9111.InNotModified(name, validators.ETag != "") })
+	case part:
+		x.status, x.cache.ForwardStatus = http.StatusPartialContent, w.Status
+		rfc9111.MakePartial(head, x.special, span, length)
 	}
+	h := x.w.Header()
 	forward.Merge(h, head)
 	x.setCacheStatus(h, make([]string, 1))
 	x.wrote = true
 	x.w.WriteHeader(x.status)
-	if !has {
+	switch {
+	case part:
+		w.PassPart(span.Start, span.Len())
+	case !has:
 		w.Pass()
 	}
 }

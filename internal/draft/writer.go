@@ -5,6 +5,7 @@ package draft
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"maps"
 	"net"
@@ -154,6 +155,37 @@ func (w *Writer) Length(whole bool) int64 {
 func (w *Writer) Pass() {
 	w.passes = true
 	w.Stream(w.Client)
+}
+
+// PassPart is Pass for n bytes of the content, behind skip others. Once they are
+// gone the handler is told that its client has left: nobody wants the rest.
+func (w *Writer) PassPart(skip, n int64) {
+	w.passes = true
+	w.Stream(&part{w.Client, skip, n})
+}
+
+// part is where a content goes of which a part is wanted.
+type part struct {
+	to      io.Writer
+	skip, n int64
+}
+
+var errEnough = errors.New("the client has what it asked for")
+
+func (p *part) Write(b []byte) (int, error) {
+	if p.n == 0 && len(b) > 0 {
+		return 0, errEnough
+	}
+	skipped := min(p.skip, int64(len(b)))
+	wanted := b[skipped:][:min(p.n, int64(len(b))-skipped)]
+	p.skip -= skipped
+	p.n -= int64(len(wanted))
+	if len(wanted) > 0 {
+		if n, err := p.to.Write(wanted); err != nil {
+			return int(skipped) + n, err
+		}
+	}
+	return len(b), nil
 }
 
 // Stream has the content go elsewhere.

@@ -177,3 +177,44 @@ func TestHijackComesFirst(t *testing.T) {
 	assert.Equal(t, 204, resp.StatusCode)
 	assert.Empty(t, body)
 }
+
+func TestPartOfAContentPasses(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name    string
+		skip, n int64
+		pieces  []string
+		want    string
+		told    int // the piece from which on the handler is told
+	}{
+		{"the beginning", 0, 3, []string{"0123456789"}, "012", 1},
+		{"the end", 7, 3, []string{"0123456789"}, "789", 1},
+		{"over pieces", 2, 5, []string{"01", "23", "45", "67", "89"}, "23456", 4},
+		{"a piece", 2, 2, []string{"01", "23", "45"}, "23", 2},
+		{"empty pieces", 0, 1, []string{"", "0", ""}, "0", 3},
+		{"less than it was said to be", 2, 5, []string{"0123"}, "23", 1},
+	} {
+		for _, begun := range []bool{true, false} { // before it is judged
+			client := httptest.NewRecorder()
+			w := &Writer{Client: client}
+			w.Judge = func(bool) { w.PassPart(tt.skip, tt.n) }
+			if !begun {
+				flush(w)
+			}
+			told := len(tt.pieces)
+			for i, piece := range tt.pieces {
+				if n, err := io.WriteString(w, piece); err != nil {
+					require.ErrorIs(t, err, errEnough)
+					told = min(told, i)
+				} else {
+					require.Equal(t, len(piece), n)
+				}
+			}
+			w.End()
+			assert.Equal(t, tt.want, client.Body.String(), tt.name)
+			if !begun {
+				assert.Equal(t, tt.told, told, tt.name)
+			}
+		}
+	}
+}

@@ -420,6 +420,41 @@ func TestWrapValidatesWithTheHandler(t *testing.T) {
 	})
 }
 
+// A handler is asked for all, so that it can be stored; where it cannot, who has
+// asked for a part gets that all the same (RFC 9110 §14.2).
+func TestWrapAnswersWithAPartOfWhatIsNotStored(t *testing.T) {
+	content := strings.Repeat("0123456789", 1<<20) // more than an object may have
+	for what, tt := range map[string]struct {
+		control string
+		size    int
+		detail  string
+	}{
+		"private": {"private", 100, "private"}, "long and private": {"private", len(content), "private"}, "too large": {"max-age=60", len(content), "too-large"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			cache, err := gateway.NewCache()
+			require.NoError(t, err)
+			h := cache.Wrap("files")(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Cache-Control", tt.control)
+				http.ServeContent(w, r, "x.txt", time.Unix(1e9, 0), strings.NewReader(content[:tt.size]))
+			}))
+			for range 2 { // the second is the handler's own
+				w := handle(t, h, testnet.Get("/x", "Range: bytes=45-54"), nil)
+				assert.Equal(t, 206, w.status)
+				assert.Equal(t, "5678901234", w.body.String())
+				assert.Equal(t, fmt.Sprintf("bytes 45-54/%d", tt.size), w.Header().Get("Content-Range"))
+				assert.Equal(t, "10", w.Header().Get("Content-Length"))
+				assert.Equal(t, "text/plain; charset=utf-8", w.Header().Get("Content-Type"))
+				assert.NotContains(t, w.Header().Get("Cache-Status"), "stored")
+			}
+			first := handle(t, h, testnet.Get("/y", "Range: bytes=45-54"), nil)
+			assert.Equal(t, "gateway; fwd=uri-miss; fwd-status=200; detail="+tt.detail, first.Header().Get("Cache-Status"))
+			assert.Equal(t, 200, handle(t, h, testnet.Get("/z", "Range: bytes=45-54", `If-Range: "other"`), nil).status)
+			require.NoError(t, cache.Shutdown(t.Context()))
+		})
+	}
+}
+
 func TestWrapRunsAHandlerOnceForMany(t *testing.T) {
 	for what, flushed := range map[string]bool{"whole": false, "flushed": true} {
 		t.Run(what, func(t *testing.T) {

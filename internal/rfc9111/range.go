@@ -1,6 +1,7 @@
 package rfc9111
 
 import (
+	"maps"
 	"math"
 	"net/http"
 	"net/textproto"
@@ -42,6 +43,32 @@ func Ranges(dst []Span, method string, request http.Header, status int, stored *
 		return dst, RangeIgnored
 	}
 	return ParseRange(dst, request["Range"], size)
+}
+
+// OnlyRange returns the one span that a request asks for of a response that goes by, of which length bytes are to come: its header is as it arrived at
+// received. What asks for several spans, for what there is not, or of an unknown length gets all.
+func OnlyRange(method string, request http.Header, status int, response http.Header, length int64, received time.Time) (s Span, ok bool) {
+	if status != http.StatusOK || length < 0 || has(response, "Content-Range") {
+		return Span{}, false
+	}
+	var buf [MaxRanges]Span
+	validators := ParseValidators(response, received)
+	spans, outcome := Ranges(buf[:0], method, request, status, &validators, length, received)
+	if outcome != RangeSatisfiable || len(spans) > 1 {
+		return Span{}, false
+	}
+	return spans[0], true
+}
+
+// MakePartial makes response, the header of a 200 of size bytes, that of a 206 with that span of it, in answer to such a request.
+func MakePartial(response, request http.Header, s Span, size int64) {
+	conditional := has(request, "If-Range")
+	maps.DeleteFunc(response, func(name string, _ []string) bool { return !InPartial(name, conditional) })
+	response["Content-Range"] = []string{string(AppendContentRange(nil, s, size))}
+	response["Content-Length"] = []string{strconv.FormatInt(s.Len(), 10)}
+	if response["Content-Type"] == nil {
+		response["Content-Type"] = nil // or net/http's server would guess one by the part
+	}
 }
 
 // ifRange judges If-Range (RFC 9110 §13.1.5): the validator must be strong and exactly that of the stored response.

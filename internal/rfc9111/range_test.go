@@ -327,3 +327,45 @@ func BenchmarkRanges(b *testing.B) {
 		})
 	}
 }
+
+func TestOnlyRange(t *testing.T) { // RFC 9110 §14.2, §13.1.5
+	t.Parallel()
+	head := http.Header{"Etag": {`"v"`}}
+	for _, row := range []struct {
+		name     string
+		request  http.Header
+		status   int
+		response http.Header
+		length   int64
+		want     Span
+	}{
+		{"one", http.Header{"Range": {"bytes=2-4"}}, 200, head, 10, Span{2, 5}},
+		{"two that are one", http.Header{"Range": {"bytes=2-4,5-6"}}, 200, head, 10, Span{2, 7}},
+		{"its version", http.Header{"Range": {"bytes=2-4"}, "If-Range": {`"v"`}}, 200, head, 10, Span{2, 5}},
+		{"another version", http.Header{"Range": {"bytes=2-4"}, "If-Range": {`"w"`}}, 200, head, 10, Span{}},
+		{"two", http.Header{"Range": {"bytes=0-0,5-6"}}, 200, head, 10, Span{}},
+		{"beyond the end", http.Header{"Range": {"bytes=10-"}}, 200, head, 10, Span{}},
+		{"none", http.Header{}, 200, head, 10, Span{}},
+		{"of nobody knows how much", http.Header{"Range": {"bytes=2-4"}}, 200, head, -1, Span{}},
+		{"of an error", http.Header{"Range": {"bytes=2-4"}}, 404, head, 10, Span{}},
+		{"of what is a part already", http.Header{"Range": {"bytes=2-4"}}, 206, http.Header{"Content-Range": {"bytes 2-4/10"}}, 3, Span{}},
+		{"of what says that it is", http.Header{"Range": {"bytes=2-4"}}, 200, http.Header{"Content-Range": {"bytes 2-4/10"}}, 10, Span{}},
+	} {
+		span, ok := OnlyRange(http.MethodGet, row.request, row.status, row.response, row.length, today)
+		assert.Equal(t, row.want, span, row.name)
+		assert.Equal(t, row.want != Span{}, ok, row.name)
+		_, ok = OnlyRange(http.MethodHead, row.request, row.status, row.response, row.length, today)
+		assert.False(t, ok, "HEAD, %s", row.name)
+	}
+}
+
+func TestMakePartial(t *testing.T) { // RFC 9110 §15.3.7
+	t.Parallel()
+	whole := http.Header{"Content-Type": {"a/b"}, "Content-Length": {"10"}, "Content-Digest": {"x"}, "Etag": {`"v"`}, "Cache-Control": {"private"}, "Content-Language": {"en"}}
+	h := whole.Clone()
+	MakePartial(h, http.Header{}, Span{2, 5}, 10)
+	assert.Equal(t, http.Header{"Content-Type": {"a/b"}, "Content-Length": {"3"}, "Content-Range": {"bytes 2-4/10"}, "Etag": {`"v"`}, "Cache-Control": {"private"}, "Content-Language": {"en"}}, h)
+	h = whole.Clone()
+	MakePartial(h, http.Header{"If-Range": {`"v"`}}, Span{2, 5}, 10)
+	assert.Equal(t, http.Header{"Content-Type": nil, "Content-Length": {"3"}, "Content-Range": {"bytes 2-4/10"}, "Etag": {`"v"`}, "Cache-Control": {"private"}}, h)
+}
