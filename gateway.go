@@ -944,6 +944,7 @@ func (x *exchange) body(length int64, flush bool) *deliver.Content {
 		end = x.start.Add(p.maxDuration)
 	}
 	w.Begin(x.w, length, flush, p.bodyIdleTimeout, end)
+	w.Stream = x.r.ProtoMajor == 2
 	if w.Blocks() || !x.laps.Only(int(stageCache)) {
 		x.reached(stageBody)
 	} else { // a hit that takes no time worth a look at the clock

@@ -1381,6 +1381,9 @@ func (f *fetch) newBody(r *http.Request) *retry.Body {
 	b.Unblock = func() { _ = rc.SetReadDeadline(time.Unix(1, 0)) }
 	if p.bodyIdleTimeout > 0 || !f.gatherBy.IsZero() {
 		b.AtEOF = func() { _ = rc.SetReadDeadline(time.Time{}) } // or it would soon look as if the client left
+		if r.ProtoMajor == 2 {
+			b.After = b.AtEOF // it ends the body of a stream also while the service is waited for
+		}
 	}
 	return b
 }

@@ -24,6 +24,10 @@ var ErrCut = errors.New("the content was cut")
 type Content struct {
 	Sent int64 // bytes that were written
 
+	// Stream says that it is one of HTTP/2: the server ends it when a write deadline
+	// passes, also while nobody writes. So there is none between pieces.
+	Stream bool
+
 	to     http.ResponseWriter
 	length int64 // negative: unknown
 	flush  bool  // each piece
@@ -54,6 +58,9 @@ func (c *Content) Write(p []byte) (int, error) {
 	c.Sent += int64(n)
 	if err == nil && (c.flush || len(p) < short && c.Sent < c.length) {
 		err = c.Flush()
+	}
+	if c.Stream && c.Sent != c.length {
+		c.pause()
 	}
 	return n, err
 }
@@ -94,6 +101,18 @@ func (c *Content) extend() error {
 	return nil
 }
 
+// pause takes the write deadline off until the next piece.
+func (c *Content) pause() {
+	if !c.Blocks() {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.cut {
+		c.lift()
+	}
+}
+
 // Refuse lets nothing be written. It is called before anybody may call Cut.
 func (c *Content) Refuse() { c.cut = true }
 
@@ -114,7 +133,9 @@ func (c *Content) WasCut() bool {
 
 // Release gives the connection back without our write deadline, which the server
 // would keep for its next request. Nobody calls Cut any more.
-func (c *Content) Release() {
+func (c *Content) Release() { c.lift() }
+
+func (c *Content) lift() {
 	if c.idle > 0 || !c.end.IsZero() {
 		_ = http.NewResponseController(c.to).SetWriteDeadline(time.Time{})
 	}

@@ -114,6 +114,53 @@ func TestAPieceHasItsTime(t *testing.T) {
 	}
 }
 
+// A stream's deadline is there while it is written to, and at no other time.
+func TestAStreamHasNoDeadlineBetweenPieces(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name   string
+		length int64
+		idle   time.Duration
+		pieces int
+		want   []bool // whether each deadline that is set is one
+	}{
+		{"of unknown length", -1, time.Hour, 2, []bool{true, false, true, false}},
+		{"of a length, whose end takes it off", small + 1, time.Hour, 1, []bool{true}},
+		{"what cannot block", small, time.Hour, 1, nil},
+		{"no bound", -1, 0, 2, nil},
+	} {
+		var w client
+		var c Content
+		c.Begin(&w, row.length, false, row.idle, time.Time{})
+		c.Stream = true
+		for range row.pieces {
+			require.NoError(t, c.Emit(make([]byte, max(row.length, 1))))
+		}
+		var got []bool
+		for _, due := range w.dues {
+			got = append(got, !due.IsZero())
+		}
+		assert.Equal(t, row.want, got, row.name)
+	}
+	var w client
+	var c Content
+	c.Begin(&cutter{client: &w, content: &c}, -1, false, time.Hour, time.Time{})
+	c.Stream = true
+	_ = c.Emit([]byte("x"))
+	assert.Equal(t, time.Unix(1, 0), w.dues[len(w.dues)-1], "one that was cut meanwhile stays so")
+}
+
+// cutter has the content cut while it is written.
+type cutter struct {
+	*client
+	content *Content
+}
+
+func (c *cutter) Write(p []byte) (int, error) {
+	c.content.Cut(nil)
+	return c.client.Write(p)
+}
+
 func TestCut(t *testing.T) {
 	t.Parallel()
 	for _, refused := range []bool{false, true} {

@@ -31,6 +31,11 @@ type Body struct {
 	// extend a rolling read deadline. Nil does nothing. It must not call the Body. Set it before the first Attempt.
 	Before func()
 
+	// After is called after each read of the source that has not ended it, if Close has not begun: the place to take that
+	// deadline off where it would hold between reads, too. Nil does nothing. It must not call the Body. Set it before the
+	// first Attempt.
+	After func()
+
 	// Unblock is called by Close or Abort, at most once and only if a read of the source is in flight, to make that read
 	// return; no Before follows it. Nil waits for the read. Set it before the first Attempt.
 	Unblock func()
@@ -279,7 +284,10 @@ func (b *Body) land(p []byte, n int, err error) int {
 		return 0
 	}
 	b.end = err
-	if regular(err) && b.AtEOF != nil {
+	switch {
+	case err == nil && b.After != nil:
+		b.After()
+	case regular(err) && b.AtEOF != nil:
 		b.AtEOF()
 	}
 	switch {

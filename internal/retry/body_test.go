@@ -224,6 +224,45 @@ func TestBeforeRunsBeforeEachReadOfTheSource(t *testing.T) {
 	require.Equal(t, 4, before)
 }
 
+// A deadline that Before has set is taken off while nobody reads the source, but
+// not where the body has ended or is somebody else's.
+func TestAfterRunsAfterEachReadThatDoesNotEndTheSource(t *testing.T) {
+	t.Parallel()
+	for _, end := range []error{io.EOF, errClient} {
+		var deadline bool
+		var reads, after, ends int
+		b := NewBody(readFunc(func(p []byte) (int, error) {
+			require.True(t, deadline)
+			if reads++; reads == 4 {
+				return 0, end
+			}
+			return copy(p, "x"), nil
+		}), -1, 64, -1)
+		b.Before = func() { deadline = true }
+		b.After = func() { deadline, after = false, after+1 }
+		b.AtEOF = func() { ends++ }
+		v := attempt(t, b)
+		for n := 1; n <= 3; n++ {
+			_, err := v.Read(make([]byte, 1))
+			require.NoError(t, err)
+			require.Equal(t, n, after)
+		}
+		_, err := v.Read(make([]byte, 1))
+		require.Equal(t, end, err)
+		require.Equal(t, 3, after)
+		require.Equal(t, end == io.EOF, ends == 1)
+	}
+	b := NewBody(nil, -1, 64, -1)
+	b.src = readFunc(func(p []byte) (int, error) {
+		b.mu.Lock()
+		b.closed = true
+		b.mu.Unlock()
+		return copy(p, "x"), nil
+	})
+	b.After = func() { t.Error("Close has begun") }
+	_, _ = attempt(t, b).Read(make([]byte, 1))
+}
+
 func TestAtEOFRunsOnceBeforeTheEndIsRead(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
