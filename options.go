@@ -1206,8 +1206,8 @@ func WithMaxTunnels(n int) DefaultOption {
 
 // WithHTTP2 has HTTP/2 spoken to the service: over TLS as agreed by ALPN to
 // https targets, with prior knowledge (h2c) to http ones. It is what gRPC needs,
-// whose services are also to be mounted alone, as an [Upstream]: their path begins
-// with their own name. Default: HTTP/1.1.
+// whose services are to get their own name with the path, as an [Upstream] does or
+// a target that ends in it. Default: HTTP/1.1.
 func WithHTTP2() DefaultOption {
 	return def("WithHTTP2", func(p *policy, _ *list) { p.http2 = true })
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -521,4 +522,46 @@ func TestGRPCIsRoutedByService(t *testing.T) {
 	require.NoError(t, err)
 	err = r.Invoke(ctx, "/interop.Nobody/Echo", wrapperspb.Bytes(nil), new(wrapperspb.BytesValue))
 	assert.Equal(t, codes.Unimplemented, rpcstatus.Code(err), "%v", err) // as clients read a 404
+}
+
+// Or it is mounted alone. A stream on which no message moves is cut off, pings or
+// not; drained, one goes on, and Shutdown waits for it and cuts it.
+func TestGRPCIsMountedAlone(t *testing.T) {
+	t.Parallel()
+	p := &rpcPeer{}
+	target, _ := p.serve(t, false, nil)
+	gw := newGateway(t, gateway.WithHTTP2(), gateway.WithService("peer", target),
+		gateway.WithService("strict", target, gateway.WithBodyIdleTimeout(50*time.Millisecond)))
+	mux := http.NewServeMux()
+	mux.Handle("/"+rpcName+"/", gw.Upstream("peer"))
+	mux.Handle("/grpc.health.v1.Health/", gw.Upstream("strict"))
+	r := &rpc{front: serveRPC(t, mux, false)}
+	r.ClientConn = r.dial(t)
+
+	watch, err := healthpb.NewHealthClient(r).Watch(within10(t), new(healthpb.HealthCheckRequest))
+	require.NoError(t, err)
+	healthy, err := watch.Recv()
+	require.NoError(t, err)
+	assert.Equal(t, healthpb.HealthCheckResponse_SERVING, healthy.GetStatus())
+	_, err = watch.Recv()
+	assert.Equal(t, codes.Internal, rpcstatus.Code(err), "%v", err)
+	testnet.Settle(t, "what stood still is told", func() bool {
+		return gw.Stats().Services["strict"].Errors[gateway.ReasonTimeout] == 1
+	})
+
+	chat, _ := r.open(t, "Chat", bidirectional)
+	say := func() error {
+		if err := chat.SendMsg(wrapperspb.String("x")); err != nil {
+			return err
+		}
+		return chat.RecvMsg(new(wrapperspb.StringValue))
+	}
+	require.NoError(t, say())
+	gw.Drain()
+	require.NoError(t, say())
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, gw.Shutdown(ctx), context.DeadlineExceeded)
+	err = chat.RecvMsg(new(wrapperspb.StringValue))
+	assert.Equal(t, codes.Internal, rpcstatus.Code(err), "%v", err)
 }
