@@ -1336,6 +1336,13 @@ func answerError(w http.ResponseWriter, r *http.Request, err *Error) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
+	if forward.IsGRPC(r.Header) {
+		h.Set("Content-Type", "application/grpc")
+		h.Set("Grpc-Status", forward.GRPCStatus(err.Status))
+		h.Set("Grpc-Message", string(err.Reason)+": "+text)
+		w.WriteHeader(http.StatusOK)
+		return
+	}
 	offer := forward.Accept(r.Header, "application/problem+json", "application/json", "text/plain", "text/html")
 	if strings.HasPrefix(offer, "text/") {
 		h.Set("Content-Type", "text/plain; charset=utf-8")

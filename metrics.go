@@ -737,7 +737,7 @@ func (x *exchange) record(aborted bool) {
 		client = x.client()
 	}
 	x.span.End(&telemetry.ServerResult{
-		ClientAddress: client, Status: x.status, ErrorType: errorType, Aborted: aborted, Duration: took, Own: own, CacheResult: x.cache.String(),
+		ClientAddress: client, Status: x.status, ErrorType: errorType, Failed: x.err != nil && x.err.Status >= 500, Aborted: aborted, Duration: took, Own: own, CacheResult: x.cache.String(),
 		RequestBytes: x.received, ResponseBytes: x.out.Sent,
 	})
 	if x.snap.access {

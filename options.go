@@ -493,7 +493,8 @@ type ErrorHandler func(w http.ResponseWriter, r *http.Request, err *Error)
 
 // WithErrorHandler replaces the answer to everything that the gateway refuses
 // or gives up. Default: the status of the error, and its reason as
-// application/problem+json (RFC 9457) or as text, by the request's Accept.
+// application/problem+json (RFC 9457) or as text, by the request's Accept; for a
+// request of gRPC the status of gRPC that means the same, with the reason.
 func WithErrorHandler(h ErrorHandler) SharedOption {
 	return sharedOption{"WithErrorHandler", func(c *sharedConfig) {
 		if h == nil {

@@ -11,6 +11,11 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/attribute"
+	otelcodes "go.opentelemetry.io/otel/codes"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -66,13 +71,13 @@ func TestGRPCDeadline(t *testing.T) {
 	})
 }
 
-// The gateway's own refusals are not gRPC's, but every client makes the right
-// thing of their status.
+// The gateway's own refusals are gRPC's, with its reason.
 func TestGRPCTimeoutOfTheGateway(t *testing.T) {
 	t.Parallel()
 	overGRPC(t, func(t *testing.T, r *rpc) {
 		_, err := r.call(within10(t), "Hang", nil)
-		assert.Equal(t, codes.Unavailable, rpcstatus.Code(err), "%v", err)
+		assert.Equal(t, codes.DeadlineExceeded, rpcstatus.Code(err), "%v", err)
+		assert.Contains(t, rpcstatus.Convert(err).Message(), "timeout: ")
 		require.ErrorIs(t, within(t, "the server to be told", r.peer.left), context.Canceled)
 		r.idle(t)
 		assert.EqualValues(t, 1, r.up.Stats().Errors[gateway.ReasonTimeout])
@@ -81,14 +86,34 @@ func TestGRPCTimeoutOfTheGateway(t *testing.T) {
 
 func TestGRPCDownUpstream(t *testing.T) {
 	t.Parallel()
-	up, err := gateway.NewUpstream("peer", "http://"+testnet.Refused(t), gateway.WithHTTP2())
+	spans := tracetest.NewSpanRecorder()
+	up, err := gateway.NewUpstream("peer", "http://"+testnet.Refused(t), gateway.WithHTTP2(),
+		gateway.WithTracerProvider(sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))))
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, shutdown(up)) })
 	r := &rpc{up: up, front: serveRPC(t, up, false)}
 	r.ClientConn = r.dial(t)
 	_, err = r.call(within10(t), "Echo", nil)
 	assert.Equal(t, codes.Unavailable, rpcstatus.Code(err), "%v", err)
+	assert.Equal(t, "connect_failed: The service could not be reached.", rpcstatus.Convert(err).Message())
 	assert.Positive(t, up.Stats().Errors[gateway.ReasonConnect])
+	r.idle(t)
+	ended := spans.Ended()
+	server := ended[len(ended)-1]
+	assert.Equal(t, trace.SpanKindServer, server.SpanKind())
+	assert.Equal(t, otelcodes.Error, server.Status().Code, "though its status is 200")
+	assert.Contains(t, server.Attributes(), attribute.String("error.type", "connect_failed"))
+}
+
+// A call that is too large is told from one that may be tried again.
+func TestGRPCTooLarge(t *testing.T) {
+	t.Parallel()
+	overGRPC(t, func(t *testing.T, r *rpc) {
+		_, err := r.call(within10(t), "Echo", make([]byte, 100_000))
+		assert.Equal(t, codes.ResourceExhausted, rpcstatus.Code(err), "%v", err)
+		assert.Contains(t, rpcstatus.Convert(err).Message(), "body_too_large: ")
+		r.idle(t)
+	}, gateway.WithMaxBodyBytes(1000))
 }
 
 // A connection that is cut upstream is an abort for the client, never a clean

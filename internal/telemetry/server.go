@@ -38,6 +38,7 @@ type Server struct {
 type ServerResult struct {
 	Status        int           // as sent; 499 when the client left, which is no error; 0 for none
 	ErrorType     string        // why we refused or failed, from a closed list; "" otherwise
+	Failed        bool          // it is an error of ours whatever its status says, as gRPC's does not
 	Aborted       bool          // the response ended before it was whole
 	Duration      time.Duration // what the span took
 	Own           time.Duration // of it, what the gateway itself took
@@ -193,7 +194,7 @@ func (sv *Server) End(res *ServerResult) {
 // and not the span's, and a client that left is none.
 func (res *ServerResult) outcome() outcome {
 	o := outcome{status: validStatus(res.Status)}
-	if res.Status != statusClientLeft && (o.status >= 500 || res.Aborted) {
+	if res.Status != statusClientLeft && (o.status >= 500 || res.Aborted || res.Failed) {
 		o.failed, o.errorType = true, res.ErrorType
 	}
 	return o
