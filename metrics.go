@@ -1698,11 +1698,7 @@ func (c *core) healthHandler(life *work.Life, services func() []*service) http.H
 		case "readyz":
 			asked = slices.DeleteFunc(asked, func(s *service) bool { return s.policy.healthPolicy != HealthUnready })
 		}
-		states, ok := c.probe(r.Context(), asked)
-		if !ok {
-			return // the client has left
-		}
-		report := health.New(states, r.URL.Query().Has("verbose"), time.Now())
+		report := health.New(c.probe(r.Context(), asked), r.URL.Query().Has("verbose"), time.Now())
 		if kind != "livez" && life.Draining() {
 			report.FailBy("draining")
 		}
@@ -1714,9 +1710,9 @@ func (c *core) healthHandler(life *work.Life, services func() []*service) http.H
 	})
 }
 
-// probe has all replicas of the services asked, and returns what is known of them;
-// false: ctx has ended before.
-func (c *core) probe(ctx context.Context, services []*service) ([]health.Service, bool) {
+// probe has all replicas of the services asked, and returns what is known of them,
+// at the end of ctx at the latest.
+func (c *core) probe(ctx context.Context, services []*service) []health.Service {
 	endpoints, results := make([][]*replicaState, len(services)), make([][]*health.Result, len(services))
 	for i, svc := range services {
 		endpoints[i] = svc.set.All()
@@ -1727,13 +1723,11 @@ func (c *core) probe(ctx context.Context, services []*service) ([]health.Service
 	states := make([]health.Service, len(services))
 	for i, svc := range services {
 		for _, r := range results[i] {
-			if !r.Wait(ctx) {
-				return nil, false
-			}
+			r.Wait(ctx)
 		}
 		states[i] = svc.health(endpoints[i], results[i])
 	}
-	return states, true
+	return states
 }
 
 // probed is how a replica is asked.

@@ -214,7 +214,8 @@ func TestHealthIsKeptForASecondAndIsNobodysWait(t *testing.T) {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequestWithContext(gone, "GET", "/health", nil))
 		assert.Equal(t, 100*time.Millisecond, time.Since(start), "who leaves does not wait")
-		assert.Empty(t, w.Body.String())
+		assert.Contains(t, w.Body.String(), `{"status":"warn"`)
+		assert.Contains(t, w.Body.String(), `"output":"no answer in time"`)
 		time.Sleep(time.Second) // its answer has come meanwhile
 		start = time.Now()
 		_, r := reportOf(t, h, "/health")
@@ -250,6 +251,25 @@ func TestHealthIsTheStatusInTime(t *testing.T) {
 			assert.Equal(t, tt.want, cmp.Or(r.Checks["a:responseTime"][0].Output, r.Status))
 		})
 	}
+}
+
+// A context that ends, as under a server whose base context has, or within the
+// app's own time limit, is no sign of health.
+func TestWhoHasNoTimeIsToldNoGoodNews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, (*testnet.Conn).Wait, gateway.WithHealthPolicy(gateway.HealthUnready), gateway.WithHealthTimeout(time.Second))
+		for _, path := range []string{"/readyz", "/health", "/health?verbose"} {
+			for _, ctx := range []context.Context{ended(), lasting(t, 100*time.Millisecond)} {
+				w := httptest.NewRecorder()
+				b.gw.HealthHandler().ServeHTTP(w, httptest.NewRequestWithContext(ctx, "GET", path, nil))
+				assert.Equal(t, 503, w.Code, path)
+				assert.Contains(t, w.Body.String(), `{"status":"fail"`, path)
+			}
+		}
+		w := httptest.NewRecorder()
+		b.gw.HealthHandler().ServeHTTP(w, httptest.NewRequestWithContext(ended(), "GET", "/livez", nil))
+		assert.Equal(t, 200, w.Code)
+	})
 }
 
 func TestShutdownDoesNotWaitForProbes(t *testing.T) {

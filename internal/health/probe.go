@@ -92,8 +92,13 @@ func (r *Result) Wait(ctx context.Context) bool {
 	}
 }
 
-// Answer returns the answer, after a Wait for it.
-func (r *Result) Answer() Answer { return r.answer }
+// Answer returns the answer, after a Wait for it; Late, if that had no time for it.
+func (r *Result) Answer() Answer {
+	if !r.over() {
+		return Answer{At: time.Now(), Problem: Late}
+	}
+	return r.answer
+}
 
 func (r *Result) over() bool {
 	select {

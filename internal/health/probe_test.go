@@ -116,7 +116,9 @@ func TestWhoLeavesDoesNotWaitAndLeavesTheAnswer(t *testing.T) {
 		cancel()
 		start := time.Now()
 		for range 1000 {
-			assert.False(t, p.Ask(by, u.endpoint()).Wait(gone))
+			r := p.Ask(by, u.endpoint())
+			assert.False(t, r.Wait(gone))
+			assert.Equal(t, Answer{At: start, Problem: Late}, r.Answer(), "as far as that one knows")
 		}
 		assert.Zero(t, time.Since(start))
 		time.Sleep(u.takes)
