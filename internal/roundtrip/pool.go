@@ -162,7 +162,7 @@ func (t *Transport) waitEnds(start time.Time, waited bool, err error) {
 // first is acquire for who is first in line. It waits for room as long as patient
 // lasts, and for a dial as long as ctx.
 func (t *Transport) first(ctx, patient context.Context, failures uint64, waited *bool) (*clientConn, bool, error) {
-	for dialed, aged := false, uint64(0); ; {
+	for dialed, taken := false, uint64(0); ; {
 		c, reused, full, err := t.reserve()
 		switch {
 		case c != nil || err != nil:
@@ -170,10 +170,10 @@ func (t *Transport) first(ctx, patient context.Context, failures uint64, waited 
 		case full:
 			*waited = true
 			err = wait(patient, t.changed)
-		case dialed && t.aged() == aged:
+		case dialed && t.taken() == taken:
 			err = errNoRoom
-		default: // also where somebody else has had the connection, until it was too old
-			dialed, aged = true, t.aged()
+		default: // also where somebody else has had the connection, or it was let go of
+			dialed, taken = true, t.taken()
 			err = t.connect(ctx, failures)
 		}
 		if err != nil {
@@ -182,11 +182,11 @@ func (t *Transport) first(ctx, patient context.Context, failures uint64, waited 
 	}
 }
 
-// aged is how many connections were too old so far.
-func (t *Transport) aged() uint64 {
+// taken is how many connections take no more requests by our own doing.
+func (t *Transport) taken() uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.counts.Aged
+	return t.counts.Aged + t.counts.Shut
 }
 
 // wait waits for what a channel says.

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -603,6 +604,30 @@ func TestRetire(t *testing.T) {
 		require.Zero(t, s.Open)
 		require.EqualValues(t, 3, s.Shut)
 	})
+}
+
+// One who has waited for a dial, and whose connection is let go of before it has a
+// request, has another.
+func TestRetireTakesNobodysConnection(t *testing.T) {
+	u := serve(t, "http", func(http.ResponseWriter, *http.Request) {})
+	for range 100 {
+		tr := u.transport(t, TransportConfig{})
+		var all sync.WaitGroup
+		for range 4 {
+			x := u.exchange(t, "GET", "/")
+			all.Go(func() {
+				defer x.Close()
+				if err := x.Do(tr); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		for tr.Stats().Dials == 0 {
+			runtime.Gosched()
+		}
+		tr.Retire()
+		all.Wait()
+	}
 }
 
 // A dial that outlasts the last who waited for it leaves nothing open, once the
