@@ -684,8 +684,7 @@ func (v *visit) ask() *Error {
 	shared := v.call.Key() != nil
 	f := x.newFetch(shared)
 	if shared {
-		f.awaited = awaited{f.client, v.call}
-		f.watched = &f.awaited
+		f.awaited, f.watched = awaited{v.call}, f.client
 	}
 	f.plain = shared || v.selected != nil
 	f.missing, f.validate = v.demand()
@@ -720,21 +719,12 @@ func (v *visit) distrust(a *attempt, key []byte) {
 	a.wire.OnSurplus(func() { kept.Invalidate(key) })
 }
 
-// awaited is the context of a client that leads a call. Its end counts only
-// where nobody else waits for the answer.
-type awaited struct {
-	context.Context
-	call flight.Call[*answer]
-}
+// awaited is who waits for the answer beside the client that leads a call: the end
+// of that one's context counts only where nobody does.
+type awaited struct{ call flight.Call[*answer] }
 
-// Err says why nobody waits any more, if nobody does.
-func (a *awaited) Err() error {
-	err := a.Context.Err()
-	if err != nil && a.call.Followers() > 0 {
-		return nil
-	}
-	return err
-}
+// Wait reports whether anybody does.
+func (a *awaited) Wait() bool { return a.call.Followers() > 0 }
 
 // validatable are the stored responses that a 304 may be about.
 func (v *visit) validatable() []*rfc9111.Entry {

@@ -960,8 +960,8 @@ type fetch struct {
 	ctx         context.Context // what attempts derive from
 	client      context.Context // the leader's
 	upgrade     string          // the protocol that is asked for; empty: none
-	awaited     awaited         // what watched is of one that leads a call
-	watched     context.Context // whose end ends an attempt: the leader's, or one that does not end
+	watched     context.Context // whose end ends an attempt: the client's, or one that does not end
+	awaited     awaited         // who waits beside the client of one that leads a call
 	detached    bool
 	deadline    time.Time // of the response header; zero: none
 	end         time.Time // of everything; zero: none
@@ -2035,6 +2035,9 @@ func (e *endpoint) exchange(a *attempt) error {
 	}
 	x.Start, x.Head, x.Response, x.Idle, x.End = a.start, f.headDue(a.start), p.responseHeaderTimeout, p.bodyIdleTimeout, f.end
 	x.Observer = a
+	if f.detached {
+		x.Others = &f.awaited
+	}
 	if !f.hedged && (f.x.mark.on || f.x.laps.On()) { // of two that race, neither speaks for the request
 		x.Progress = a
 	}

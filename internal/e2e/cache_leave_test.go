@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -54,4 +57,34 @@ func TestWhoLeavesAFillIsNoFailure(t *testing.T) {
 			r.counted(onlyFailure(gateway.ReasonClientClosed))
 		})
 	}
+}
+
+// Whoever asked first may leave before the request is sent a second time: the others
+// are answered by that.
+func TestAHedgeIsForThoseWhoStay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int64
+		b := newBubble(t, func(c *testnet.Conn) {
+			c.ReadRequest()
+			if asked.Add(1) > 1 || c.Pause(time.Minute) {
+				c.Send(testnet.Answer(200, "Cache-Control: max-age=60\r\n", "ok"))
+			}
+		}, gateway.WithHedge(time.Second), gateway.WithConnIdleTimeout(0))
+		first, second := b.dial(), b.dial()
+		start := time.Now()
+		first.Send(testnet.Get("/a/x"))
+		synctest.Wait()
+		second.Send(testnet.Get("/a/x"))
+		synctest.Wait()
+		first.Close()
+		resp := second.ReadResponse("GET")
+		assert.Equal(t, 200, resp.Status)
+		lasted(t, time.Second, time.Since(start))
+		synctest.Wait()
+		assert.EqualValues(t, 2, asked.Load())
+		assert.Empty(t, b.logs.Find(t, "gateway: panic"))
+		second.Close()
+		b.counted(map[gateway.Reason]uint64{})
+		atRest(t, b.gw, "a")
+	})
 }

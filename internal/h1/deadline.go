@@ -89,10 +89,10 @@ func (x *Exchange) watch() error {
 	if err := x.left(); err != nil {
 		return err
 	}
-	ctx := x.Context
+	ctx, others := x.Context, x.Others
 	x.unwatch = context.AfterFunc(ctx, func() {
-		if ctx.Err() != nil { // which may depend on more than what its end is told by
-			x.Abort(context.Cause(ctx))
+		if err := left(ctx, others); err != nil {
+			x.Abort(err)
 		}
 	})
 	return nil
@@ -100,11 +100,19 @@ func (x *Exchange) watch() error {
 
 // left says what ended the context, if it has. It is called under mu.
 func (x *Exchange) left() error {
-	if x.Context.Err() == nil {
+	err := left(x.Context, x.Others)
+	if err != nil {
+		x.aborted = err
+	}
+	return err
+}
+
+// left says what ended ctx, if it has and nobody else waits.
+func left(ctx context.Context, others Others) error {
+	if ctx.Err() == nil || others != nil && others.Wait() {
 		return nil
 	}
-	x.aborted = context.Cause(x.Context)
-	return x.aborted
+	return context.Cause(ctx)
 }
 
 // await has the response's header come within Response of now. It is called
@@ -125,7 +133,7 @@ func (x *Exchange) await(now time.Time) {
 func (x *Exchange) Follow(ctx context.Context) {
 	x.mu.Lock()
 	unwatch := x.unwatch
-	x.Context, x.unwatch = ctx, nil
+	x.Context, x.Others, x.unwatch = ctx, nil, nil
 	x.mu.Unlock()
 	if unwatch != nil && !unwatch() {
 		x.escaped = true

@@ -10,6 +10,13 @@ import (
 	"time"
 )
 
+// Others wait for a response beside whoever asked for it.
+type Others interface {
+	// Wait reports whether anybody does. As long as somebody does, the end of
+	// Exchange.Context ends nothing.
+	Wait() bool
+}
+
 // Exchange is one request and its response. It is set up, used once, by
 // [Client.Do], read to its end or not, and closed. Its methods are for one
 // goroutine, but for Abort. It must not be copied.
@@ -17,6 +24,7 @@ type Exchange struct {
 	// The request. It is not changed, and not to be changed before the Exchange
 	// is closed and Uploads is done.
 	Context    context.Context // of whoever waits for the response; its end ends the exchange
+	Others     Others          // nil: nobody else waits for it
 	Method     string
 	Path       string // escaped
 	Query      string // without the question mark
@@ -114,8 +122,8 @@ const (
 // Close ends the exchange.
 func (cl *Client) Do(x *Exchange) error {
 	x.client = cl
-	if x.Context.Err() != nil {
-		return context.Cause(x.Context)
+	if err := left(x.Context, x.Others); err != nil {
+		return err
 	}
 	m := &x.message
 	m.take()

@@ -130,7 +130,7 @@ func (cl *Client) replace(x *Exchange) (*conn, error) {
 // obtain waits for a connection as long as x may.
 func (x *Exchange) obtain(get func(context.Context) (*conn, error)) (*conn, error) {
 	x.Start = time.Time{} // which may be long ago when there is one
-	ctx, cancel := context.WithCancelCause(x.Context)
+	ctx, cancel := x.waiting()
 	defer cancel(nil)
 	if !x.Head.IsZero() {
 		var stop context.CancelFunc
@@ -143,4 +143,24 @@ func (x *Exchange) obtain(get func(context.Context) (*conn, error)) (*conn, erro
 	defer x.interruptWith(nil) //nolint:errcheck // it is there, or gone
 	x.Start = time.Time{}      // by then it is no longer about now
 	return get(ctx)
+}
+
+// waiting returns a context that ends when nobody waits for the response.
+func (x *Exchange) waiting() (context.Context, context.CancelCauseFunc) {
+	by, others := x.Context, x.Others
+	if others == nil {
+		return context.WithCancelCause(by)
+	}
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(by))
+	unwatch := context.AfterFunc(by, func() {
+		if err := left(by, others); err != nil {
+			cancel(err)
+		}
+	})
+	return ctx, func(err error) {
+		if err == nil && !unwatch() {
+			x.escaped = true
+		}
+		cancel(err)
+	}
 }
