@@ -982,6 +982,7 @@ type fetch struct {
 	scratch     forward.Scratch // out's header lies in it
 	tried       []*replicaState
 	triedBuf    [2]*replicaState
+	begun       int            // attempts
 	uploads     sync.WaitGroup // of attempts that still read body
 	first       attempt        // where most fetches end
 	answer      *attempt       // the last attempt that was begun, which is the answer's once run has returned nil
@@ -1071,7 +1072,7 @@ func (f *fetch) run() *Error {
 	f.svc.beside()
 	answered := false
 	defer func() {
-		f.x.attempts = f.purse.Spent()
+		f.x.attempts = f.begun
 		if !answered { // a panic of the round tripper's or a hook's, too
 			f.close(fault(ReasonPanic, nil))
 		}
@@ -1289,6 +1290,8 @@ func (f *fetch) repeat(a *attempt, err *Error) *Error {
 		if err := f.sleep(wait); err != nil {
 			return err
 		}
+		f.svc.up.stats.retries.Add(1)
+		f.svc.up.stats.causes[retryCause(a, err)].Add(1)
 	}
 	return f.accept(a)
 }
@@ -1509,7 +1512,7 @@ func (f *fetch) try() (*attempt, *Error) {
 	if err != nil {
 		return a, err
 	}
-	if f.hedged && f.purse.Spent() == 1 {
+	if f.hedged && f.begun == 1 {
 		return f.race(a)
 	}
 	return a, a.run()
@@ -1520,7 +1523,8 @@ func (f *fetch) try() (*attempt, *Error) {
 func (f *fetch) newAttempt() (*attempt, *Error) {
 	a := &f.first
 	header := f.out.header
-	if f.purse.Spent() > 1 {
+	f.begun++
+	if f.begun > 1 {
 		a = new(attempt)
 		header = maps.Clone(header) // the former attempt may still be writing it
 	}
@@ -1531,7 +1535,7 @@ func (f *fetch) newAttempt() (*attempt, *Error) {
 	f.tried = append(f.tried, a.at)
 	a.at.Begin()
 	a.endpoint = a.at.Value
-	f.x.attempted(f.purse.Spent(), a)
+	f.x.attempted(f.begun, a)
 	if a.endpoint.client == nil {
 		a.wire = new(roundtrip.Exchange)
 	}
@@ -1540,7 +1544,7 @@ func (f *fetch) newAttempt() (*attempt, *Error) {
 	if f.detached && a.endpoint.client == nil {
 		ctx = context.WithoutCancel(ctx)
 	}
-	a.ctx = a.endpoint.spans.StartClient(ctx, &a.span, f.out.method, f.out.path, f.out.query, f.purse.Spent()-1, f.x.cause)
+	a.ctx = a.endpoint.spans.StartClient(ctx, &a.span, f.out.method, f.out.path, f.out.query, f.begun-1, f.x.cause)
 	f.spans.Inject(a.ctx, a.header)
 	if err := f.begin(a); err != nil {
 		fe := a.classify(err)
@@ -1803,8 +1807,6 @@ func (f *fetch) again(a *attempt, err *Error, wait time.Duration) (time.Duration
 			return 0, false
 		}
 	}
-	f.svc.up.stats.retries.Add(1)
-	f.svc.up.stats.causes[retryCause(a, err)].Add(1)
 	return wait, true
 }
 

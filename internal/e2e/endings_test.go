@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -136,5 +137,34 @@ func atRest(t testing.TB, gw *gateway.Gateway, services ...string) {
 		if name, _, _ := strings.Cut(series, "{"); strings.HasSuffix(name, "_active_requests") || strings.HasSuffix(name, "_waiting") || strings.HasSuffix(name, "_in_use") || strings.Contains(series, `state="used"`) || strings.Contains(series, `state="active"`) {
 			assert.Zero(t, value, series)
 		}
+	}
+}
+
+// A request that ends while it waits to be sent again has not been sent again.
+func TestARetryThatIsNotMadeIsNone(t *testing.T) {
+	for what, end := range map[string]func(b *bubble, c *testnet.Client){
+		"the client leaves": func(_ *bubble, c *testnet.Client) { c.Close() },
+		"a shutdown cuts it": func(b *bubble, _ *testnet.Client) {
+			assert.Error(b, b.gw.Shutdown(ended()))
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBubble(t, testnet.Reply(503, "", "no"), gateway.WithRetryBackoff(10*time.Second, 10*time.Second))
+				c := b.dial()
+				defer c.Close()
+				c.Send(testnet.Get("/a/x"))
+				synctest.Wait()
+				require.Len(t, b.up.Journal(), 1)
+				end(b, c)
+				synctest.Wait()
+				assert.Len(t, b.up.Journal(), 1)
+				assert.Zero(t, b.gw.Stats().Retries)
+				assert.Zero(t, scrape(t, b.gw).sum("gateway_retries_total"))
+				lines := b.logs.Find(t, "gateway: request")
+				require.Len(t, lines, 1)
+				assert.Equal(t, 1.0, lines[0]["gateway.attempts"])
+			})
+		})
 	}
 }

@@ -313,7 +313,10 @@ func atFair(t *testing.T, test func(c *fair)) {
 
 // ask is one client. It returns the status of an answer that came whole.
 func (c *fair) ask(id int) int {
-	raw, method, stays := c.request(id)
+	return c.send(c.request(id))
+}
+
+func (c *fair) send(raw, method string, stays time.Duration) int {
 	conn, err := c.ln.Dial()
 	if err != nil {
 		c.Error(err)
