@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"cmp"
 	"crypto/tls"
 	"net"
 	"net/http"
@@ -19,7 +20,8 @@ import (
 // 9112 §6.3): that one of the service's broke off it can only see by an end that is
 // none, a reset or TLS without its last word (§8, §9.8).
 func TestBrokenContentOfAnOldClient(t *testing.T) {
-	const request = "GET /a/x HTTP/1.0\r\nHost: gateway.test\r\n\r\n"
+	const get = "GET /a/x HTTP/1.0\r\nHost: gateway.test\r\n\r\n"
+	const post = "POST /a/x HTTP/1.0\r\nHost: gateway.test\r\nContent-Length: 100000\r\n\r\nbegun"
 	begun := strings.TrimSuffix(testnet.Chunks(strings.Repeat("x", 10_000)), "0\r\n\r\n")
 	head := "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\n"
 	breaks := func(c *testnet.Conn) {
@@ -30,21 +32,29 @@ func TestBrokenContentOfAnOldClient(t *testing.T) {
 	}
 	whole := testnet.Replies(head + "Transfer-Encoding: chunked\r\n\r\n" + begun + "0\r\n\r\n")
 	for what, tt := range map[string]struct {
-		script func(*testnet.Conn)
-		opts   []gateway.ServiceOption
-		ends   bool // well
+		script  func(*testnet.Conn)
+		opts    []gateway.ServiceOption
+		ends    bool   // well
+		request string // empty: a GET
 	}{
-		"whole":          {whole, nil, true},
-		"broken off":     {breaks, nil, false},
-		"past the cache": {breaks, []gateway.ServiceOption{gateway.WithoutCache()}, false},
-		"too long":       {whole, []gateway.ServiceOption{gateway.WithMaxResponseBytes(5000)}, false},
+		"whole":          {whole, nil, true, ""},
+		"broken off":     {breaks, nil, false, ""},
+		"past the cache": {breaks, []gateway.ServiceOption{gateway.WithoutCache()}, false, ""},
+		"too long":       {whole, []gateway.ServiceOption{gateway.WithMaxResponseBytes(5000)}, false, ""},
 		"reset, with no length": {func(c *testnet.Conn) {
 			if c.ReadRequest() != nil {
 				c.Send(head + "\r\n" + strings.Repeat("x", 10_000))
 				c.Pause(10 * time.Millisecond)
 				c.Reset()
 			}
-		}, nil, false},
+		}, nil, false, ""},
+		"beside the request's": {func(c *testnet.Conn) {
+			if c.ReadHead() != nil {
+				c.Send(head + "Transfer-Encoding: chunked\r\n\r\n" + begun)
+				c.Pause(10 * time.Millisecond)
+				c.Reset()
+			}
+		}, nil, false, post},
 	} {
 		for _, secure := range []bool{false, true} {
 			name := what
@@ -53,8 +63,9 @@ func TestBrokenContentOfAnOldClient(t *testing.T) {
 			}
 			t.Run(name, func(t *testing.T) {
 				r := newRig(t, setup{script: tt.script, a: append(tt.opts, gateway.WithoutRetries())})
+				r.broken = tt.request != ""
 				c := dialOld(t, r, secure)
-				c.Send(request)
+				c.Send(cmp.Or(tt.request, get))
 				resp := c.ReadResponse("GET")
 				require.Equal(t, 200, resp.Status)
 				require.Equal(t, testnet.ByClose, resp.Framing)
