@@ -155,8 +155,9 @@ func (t *Tunnel) end(err error) {
 	t.once.Do(func() {
 		t.err = err
 		close(t.over)
+		defer func() { _ = recover() }() // of a connection of the app's: this may be a timer's goroutine
+		defer t.upstream.Close()
 		t.client.Close()
-		t.upstream.Close()
 	})
 }
 

@@ -58,6 +58,13 @@ func (c *conn) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// interrupt ends what is under way. It is for any goroutine: a panic there, of a
+// connection of the app's, would end the process.
+func (c *conn) interrupt() {
+	defer func() { _ = recover() }()
+	_ = c.SetDeadline(time.Unix(1, 0))
+}
+
 func (c *conn) close() {
 	_ = c.Close()
 	c.free()

@@ -188,7 +188,7 @@ func (x *Exchange) Abort(cause error) {
 		x.interrupt(cause)
 	}
 	if x.conn != nil {
-		_ = x.conn.SetDeadline(time.Unix(1, 0))
+		x.conn.interrupt()
 	}
 }
 

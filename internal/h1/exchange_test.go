@@ -748,3 +748,43 @@ func useAborted(t *testing.T, cl *Client, kind int, after time.Duration) {
 	x.Uploads.Wait()
 	aborts.Wait()
 }
+
+// unsound is a connection that panics when it is interrupted, or closed.
+type unsound struct{ net.Conn }
+
+func (u unsound) SetDeadline(time.Time) error { panic("it has none for both") }
+
+func (u unsound) Close() error {
+	_ = u.Conn.Close()
+	panic("it does not close")
+}
+
+// A connection of the app's may panic on goroutines that are nobody's.
+func TestConnectionThatPanicsAside(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p, cl := pipes(t, Config{}, func(c *peerConn) {
+			if c.head() != "" && c.id == 0 {
+				c.send(okay)
+			}
+			c.wait()
+		})
+		dial := cl.pool.Dial
+		cl.pool.Dial = func(ctx context.Context) (net.Conn, error) {
+			nc, err := dial(ctx)
+			return unsound{nc}, err
+		}
+		require.Equal(t, "ok", fetch(t, cl))
+		cl.Retire() // the idle one
+		require.Zero(t, cl.Stats().Open)
+
+		x := newExchange(t, "GET")
+		ctx, cancel := context.WithCancel(t.Context())
+		x.Context, x.Head = ctx, time.Now().Add(time.Minute)
+		time.AfterFunc(time.Second, cancel)
+		require.ErrorIs(t, cl.Do(x), context.Canceled)
+		require.Panics(t, x.Close, "on the goroutine of whoever uses it")
+		require.Zero(t, cl.Stats().InUse)
+		require.Equal(t, 2, p.accepted())
+	})
+}

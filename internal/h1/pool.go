@@ -189,10 +189,16 @@ func (p *pool) Retire() {
 	p.mu.Unlock()
 	p.forget()
 	for _, c := range idle {
-		why := lookAt(c, DiscardShutdown)
-		p.discard(c, why)
-		answerFor(c, why)
+		p.letGo(c)
 	}
+}
+
+// letGo closes an idle connection. A panic of its Close does not keep others.
+func (p *pool) letGo(c *conn) {
+	why := lookAt(c, DiscardShutdown)
+	defer answerFor(c, why)
+	defer func() { _ = recover() }()
+	p.discard(c, why)
 }
 
 // wait queues for a slot.

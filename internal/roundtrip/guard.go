@@ -90,9 +90,20 @@ func (g *guard) ConnectionState() tls.ConnectionState {
 func (g *guard) Close() (err error) {
 	defer asError(&err)
 	if g.secure != nil {
-		defer time.AfterFunc(forceAfter, func() { _ = g.secure.NetConn().Close() }).Stop()
+		defer time.AfterFunc(forceAfter, g.force).Stop()
 	}
 	return g.Conn.Close()
+}
+
+func (g *guard) force() {
+	defer func() { _ = recover() }()
+	_ = g.secure.NetConn().Close()
+}
+
+// SetWriteDeadline has writes end at t.
+func (g *guard) SetWriteDeadline(t time.Time) (err error) {
+	defer asError(&err)
+	return g.Conn.SetWriteDeadline(t)
 }
 
 // Read reads, up to what must not be read.
