@@ -886,8 +886,8 @@ func WithoutConnReuse() DefaultOption {
 }
 
 // A DialFunc connects to an upstream, like [net.Dialer.DialContext]. The
-// network is "tcp" or "unix", the address is the target's. It is not waited for
-// once its context has ended.
+// network is "tcp" or "unix", the address is the target's. It is waited for a
+// tenth of a second at most once its context has ended.
 type DialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
 
 // WithDialContext has f connect to upstreams, through a mesh or in a test. TLS

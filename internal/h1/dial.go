@@ -29,7 +29,7 @@ type Dialer struct {
 
 	// Via connects in place of net.Dialer; nil: that one does, with both families
 	// of addresses at once (RFC 8305) and TCP keep-alive. It is called on a goroutine of
-	// its own, and not waited for beyond the times; its panic is a PanicError.
+	// its own, and waited for a moment at most beyond the times; its panic is a PanicError.
 	Via func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
@@ -97,13 +97,13 @@ func (d *Dialer) via(ctx context.Context) (net.Conn, error) {
 		nc  net.Conn
 		err error
 	}
-	done := make(chan result)
+	done, left := make(chan result), make(chan struct{})
 	go func() {
 		var r result
 		r.nc, r.err = d.call(ctx)
 		select {
 		case done <- r:
-		case <-ctx.Done():
+		case <-left:
 			if r.err == nil {
 				defer func() { _ = recover() }() // it is the app's, and this goroutine nobody's
 				_ = r.nc.Close()
@@ -114,9 +114,20 @@ func (d *Dialer) via(ctx context.Context) (net.Conn, error) {
 	case r := <-done:
 		return r.nc, r.err
 	case <-ctx.Done():
+	}
+	t := time.NewTimer(patience) // it may know better why
+	defer t.Stop()
+	select {
+	case r := <-done:
+		return r.nc, r.err
+	case <-t.C:
+		close(left)
 		return nil, context.Cause(ctx)
 	}
 }
+
+// patience is how long a dial func has to end once it is told to.
+const patience = 100 * time.Millisecond
 
 // call calls Via.
 func (d *Dialer) call(ctx context.Context) (nc net.Conn, err error) {
