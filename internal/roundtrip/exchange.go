@@ -261,10 +261,9 @@ func (x *Exchange) Abort(cause error) {
 	switch {
 	case !first || !began:
 		return
-	case answered && x.Own: // net/http looks at no context while the request's content has to wait for the upstream
-		_ = x.response.Body.Close()
-		return
-	case answered: // a content of the app's may mind its end alone
+	case answered:
+		// A content of the app's may mind its end alone; and net/http's for HTTP/2 minds
+		// no context while the request's content has to wait for the upstream.
 		time.AfterFunc(patience, x.cutOff)
 		return
 	case x.Body == nil:
