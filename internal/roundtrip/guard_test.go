@@ -181,12 +181,11 @@ func TestGuardMakesErrorsOfFaults(t *testing.T) {
 			x.Head = time.Now().Add(5 * time.Second)
 			require.True(t, isBroken(x.Do(tr)))
 
-			g, err := newGuard(faulty{nil, test.read, test.write}), error(nil)
+			use, g := (*guard).Write, newGuard(faulty{nil, test.read, test.write})
 			if test.read != nil {
-				_, err = g.Read(make([]byte, 10))
-			} else {
-				_, err = g.Write(make([]byte, 10))
+				use = (*guard).Read
 			}
+			_, err := use(g, make([]byte, 10))
 			require.ErrorIs(t, err, test.want)
 		})
 	}
