@@ -232,6 +232,30 @@ func TestVariantsAreValidatedByTheTagsOfAll(t *testing.T) {
 	})
 }
 
+// A server may give all encodings one strong entity tag, though it should not (RFC
+// 9110 §8.8.3.3): its 304 does not get a client what it cannot decode.
+func TestEncodingsOfOneTagAreNotMixed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const head = minute + "\r\nETag: \"v1\"\r\nVary: Accept-Encoding"
+		b := newBubble(t, testnet.Respond(func(r *testnet.Request) string {
+			switch {
+			case r.Header["If-None-Match"] != nil:
+				return testnet.Answer(304, head, "")
+			case strings.Contains(field(r, "Accept-Encoding"), "gzip"):
+				return testnet.Answer(200, head+"\r\nContent-Encoding: gzip", "zipped")
+			}
+			return testnet.Answer(200, head, "plain")
+		}))
+		get := func(accept string) string { return testnet.Get("/a/x", "Accept-Encoding: "+accept) }
+		b.walk(
+			step{request: get("gzip"), body: "zipped", cache: "fwd=uri-miss; stored", asked: 1},
+			step{request: get("br"), body: "plain", cache: "fwd=vary-miss; stored", asked: 2},
+			step{request: testnet.Get("/a/x"), body: "plain", cache: "fwd=vary-miss; fwd-status=304; stored", asked: 3},
+			step{request: get("gzip"), body: "zipped", cache: "hit; ttl=60", asked: 3},
+		)
+	})
+}
+
 func TestHeadFreshensOrInvalidates(t *testing.T) {
 	head := testnet.Build("HEAD", "/a/x", "")
 	for _, tt := range []struct {

@@ -105,13 +105,14 @@ func (r *Resource) Useless() (last time.Time) {
 }
 
 // Validatable returns the variants that a 304 may be about: those that the request selects (RFC 9111 §4.3.4). Where it selects none it may turn out
-// to be one of the others, if a strong entity tag says so: a weak one or a date is often that of all translations and encodings.
+// to be one of the others, if a strong entity tag says so: a weak one or a date is often that of all translations and encodings. Some servers give even
+// a strong one to all encodings, so what the client cannot decode is not among them.
 func (r *Resource) Validatable(selected *Entry, request http.Header) (some []*Entry) {
 	for _, e := range r.Variants {
 		switch {
 		case e.part != nil:
 		case selected == nil:
-			if e.Validators.StrongTag() {
+			if e.Validators.StrongTag() && decodable(request, e.Head.Get("Content-Encoding")) {
 				some = append(some, e)
 			}
 		case e.Validators.Any() && e.Matches(request):

@@ -65,10 +65,40 @@ func codings(response http.Header) (encoded, byDictionary bool) {
 		for coding := range strings.SplitSeq(line, ",") {
 			coding = trimSpace(coding)
 			encoded = encoded || coding != ""
-			byDictionary = byDictionary || strings.EqualFold(coding, "dcb") || strings.EqualFold(coding, "dcz")
+			byDictionary = byDictionary || ofDictionary(coding)
 		}
 	}
 	return encoded, byDictionary
+}
+
+func ofDictionary(coding string) bool {
+	return strings.EqualFold(coding, "dcb") || strings.EqualFold(coding, "dcz")
+}
+
+// decodable reports whether a request says that its client knows the codings of a Content-Encoding (RFC 9110 §12.5.3), and these need no dictionary.
+func decodable(request http.Header, encoding string) bool {
+	for coding := range strings.SplitSeq(encoding, ",") {
+		coding = trimSpace(coding)
+		if coding != "" && (ofDictionary(coding) || !accepts(request["Accept-Encoding"], coding)) {
+			return false
+		}
+	}
+	return true
+}
+
+// accepts reports whether Accept-Encoding names the coding, and not to refuse it.
+func accepts(lines []string, coding string) bool {
+	for _, line := range lines {
+		for member := range strings.SplitSeq(line, ",") {
+			member = trimSpace(member)
+			n := tokenLen(member)
+			if strings.EqualFold(member[:n], coding) {
+				thousandths, _, ok := weight(member[n:])
+				return ok && thousandths > 0
+			}
+		}
+	}
+	return false
 }
 
 // AppendVariant appends the secondary cache key (RFC 9111 §4.1) of request under the names of ParseVary and returns the extended slice. Keys are

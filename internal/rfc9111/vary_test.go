@@ -325,3 +325,31 @@ func BenchmarkMatchVariant(b *testing.B) {
 		})
 	}
 }
+
+func TestDecodable(t *testing.T) { // RFC 9110 §12.5.3
+	t.Parallel()
+	for _, row := range []struct {
+		encoding string
+		accept   []string
+		want     bool
+	}{
+		{"", nil, true},
+		{"", []string{"gzip"}, true},
+		{"gzip", nil, false},
+		{"gzip", []string{""}, false},
+		{"gzip", []string{"gzip"}, true},
+		{"GZip", []string{"br, gZIP;q=0.5"}, true},
+		{"gzip", []string{"br", "gzip"}, true},
+		{"gzip", []string{"br"}, false},
+		{"gzip", []string{"gzip;q=0"}, false},
+		{"gzip", []string{"gzip;q=0.000, *"}, false},
+		{"gzip", []string{"gzip;q=x"}, false},
+		{"gzip", []string{"gzipped"}, false},
+		{"gzip", []string{"*"}, false}, // it does not say that it knows this one
+		{"gzip, br", []string{"br, gzip"}, true},
+		{"gzip, br", []string{"br"}, false},
+		{"dcz", []string{"dcz"}, false}, // whose dictionary?
+	} {
+		assert.Equal(t, row.want, decodable(http.Header{"Accept-Encoding": row.accept}, row.encoding), "%q by %q", row.encoding, row.accept)
+	}
+}
