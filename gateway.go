@@ -81,10 +81,10 @@ func New(opts ...Option) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	core.install(next)
-	if err := core.observe(); err != nil {
+	if err := core.observe(); err != nil { // before anything else knows of the services
 		return nil, err
 	}
+	core.install(next)
 	core.life.Last(core.watched.Stop)
 	return &Gateway{core}, nil
 }

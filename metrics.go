@@ -171,8 +171,7 @@ func evictions(e store.Evicted) map[string]uint64 {
 	return map[string]uint64{"size": e.Size, "expired": e.Expired, "share": e.Share, "memory": e.Memory}
 }
 
-// observe shows what the services are in through OpenTelemetry, once a snapshot
-// is there.
+// observe shows what the services of the snapshot are in through OpenTelemetry.
 func (c *core) observe() (err error) {
 	t := c.snapshot.Load().telemetry
 	c.watched, err = t.ObserveServices(func(tell func(*telemetry.Service, *telemetry.ServiceState)) {

@@ -92,10 +92,10 @@ func NewUpstream(name, target string, opts ...UpstreamOption) (*Upstream, error)
 	}
 	next.services[name], next.logLimit = svc, svc.policy.logLimit
 	core.planWatches(next, nil)
-	core.install(next)
-	if err := core.observe(); err != nil {
+	if err := core.observe(); err != nil { // before anything else knows of the service
 		return nil, err
 	}
+	core.install(next)
 	svc.up.life.Last(core.watched.Stop)
 	core.life = svc.up.life
 	return svc.up, nil

@@ -3,10 +3,14 @@ package e2e_test
 import (
 	"context"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/metric/noop"
 
 	"github.com/embedgw/gateway"
 	"github.com/embedgw/gateway/internal/testnet"
@@ -108,4 +112,36 @@ func TestEachCacheIsShownOnce(t *testing.T) {
 	require.Len(t, r.gw.Stats().Caches, 1, "two services share it")
 	r.get("/a/x")
 	assert.Equal(t, r.cache.Stats(), r.gw.Stats().Caches[0])
+}
+
+// unregistered is a meter provider whose meters take no callbacks.
+type unregistered struct{ noop.MeterProvider }
+
+type unregisteredMeter struct{ noop.Meter }
+
+func (unregistered) Meter(string, ...metric.MeterOption) metric.Meter { return unregisteredMeter{} }
+
+func (unregisteredMeter) RegisterCallback(metric.Callback, ...metric.Observable) (metric.Registration, error) {
+	return nil, errors.New("no callbacks")
+}
+
+// What New, or NewUpstream, could not finish uses no cache: with the last of those
+// that do goes what is stored by a share.
+func TestWhatWasNotMadeUsesNoCache(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Cache-Control", "max-age=60") }))
+	defer srv.Close()
+	cache, err := gateway.NewCache()
+	require.NoError(t, err)
+	_, err = gateway.New(gateway.WithMeterProvider(unregistered{}), gateway.WithService("a", srv.URL, gateway.WithCache(cache), gateway.WithCacheShare(0.5)))
+	require.ErrorContains(t, err, "no callbacks")
+	_, err = gateway.NewUpstream("a", srv.URL, gateway.WithMeterProvider(unregistered{}), gateway.WithCache(cache), gateway.WithCacheShare(0.5))
+	require.ErrorContains(t, err, "no callbacks")
+	gw, err := gateway.New(gateway.WithService("a", srv.URL, gateway.WithCache(cache), gateway.WithCacheShare(0.5)))
+	require.NoError(t, err)
+	require.Equal(t, 200, handle(t, gw, testnet.Get("/a/x"), nil).status)
+	require.EqualValues(t, 1, cache.Stats().Entries)
+	require.NoError(t, gw.Update())
+	assert.Zero(t, cache.Stats().Entries)
+	require.NoError(t, gw.Shutdown(t.Context()))
+	require.NoError(t, cache.Shutdown(t.Context()))
 }
