@@ -167,8 +167,9 @@ func (s *slowness) keep(addr string, conn net.Conn, kind func(net.Conn) error) {
 		err := errors.Join(conn.SetDeadline(time.Time{}), kind(conn))
 		_ = conn.Close()
 		if err == nil && s.ctx.Err() == nil { // the server's timeout for heads
-			s.ready.Add(-1)
-			conn, err = dialNarrow(addr)
+			if conn, err = dialNarrow(addr); err == nil {
+				s.ready.Add(-1) // for as long as it begins, or some of thousands would always be on their way
+			}
 		} else {
 			conn = nil
 		}
