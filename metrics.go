@@ -29,7 +29,6 @@ import (
 	"github.com/embedgw/gateway/internal/h1"
 	"github.com/embedgw/gateway/internal/health"
 	"github.com/embedgw/gateway/internal/options"
-	"github.com/embedgw/gateway/internal/roundtrip"
 	"github.com/embedgw/gateway/internal/stats"
 	"github.com/embedgw/gateway/internal/store"
 	"github.com/embedgw/gateway/internal/telemetry"
@@ -981,9 +980,6 @@ func (x *exchange) panicked(where string, v any, stack []byte) {
 func (c *core) logPanic(where string, v any, stack []byte, secrets []string) {
 	if !c.log().Enabled(context.Background(), slog.LevelError) {
 		return
-	}
-	if p, ok := v.(*roundtrip.Panic); ok {
-		v, stack = p.Value, p.Stack
 	}
 	dropped, ok := c.panics.Admit(where, time.Now(), panicsPerSecond)
 	if !ok {

