@@ -16,7 +16,7 @@ func IsGRPC(h http.Header) bool {
 // take for a reason to send its request again are for what was not carried out.
 func GRPCStatus(status int) string {
 	switch status {
-	case http.StatusBadRequest:
+	case http.StatusBadRequest, http.StatusInternalServerError:
 		return "13" // INTERNAL
 	case http.StatusUnauthorized:
 		return "16" // UNAUTHENTICATED
@@ -30,8 +30,6 @@ func GRPCStatus(status int) string {
 		return "4" // DEADLINE_EXCEEDED
 	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable:
 		return "14" // UNAVAILABLE
-	case http.StatusInternalServerError:
-		return "13" // INTERNAL
 	}
 	return "2" // UNKNOWN
 }

@@ -9,6 +9,7 @@ import (
 	"context"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -84,6 +85,15 @@ func start(t testing.TB, h http.Handler, begin func(*httptest.Server)) *server {
 		assert.Empty(t, s.complaints(), "what net/http logged")
 	})
 	return s
+}
+
+// freeAddress is one where a program of others may listen.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	return ln.Addr().String()
 }
 
 // newGateway makes a gateway that is shut down, within its time, when the test

@@ -65,14 +65,6 @@ func newNginx(t *testing.T) *nginx {
 	return n
 }
 
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer ln.Close()
-	return ln.Addr().String()
-}
-
 // each runs f before both of nginx's sides.
 func (n *nginx) each(t *testing.T, f func(t *testing.T, app *server)) {
 	for _, side := range []struct {

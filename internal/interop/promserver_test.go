@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -61,10 +60,7 @@ scrape_configs:
   - job_name: gateway
     static_configs: [{targets: [%q]}]
 `, where.Host), 0o600))
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	address := ln.Addr().String()
-	require.NoError(t, ln.Close())
+	address := freeAddress(t)
 	var log bytes.Buffer
 	server := exec.Command("prometheus", "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address)
 	server.Stdout, server.Stderr = &log, &log

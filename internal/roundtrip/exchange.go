@@ -101,14 +101,6 @@ func (x *Exchange) Do(rt http.RoundTripper) error {
 // patience is how long a content of the app's has to end once it is told to.
 const patience = 100 * time.Millisecond
 
-// closeLate closes the content of a response that is to be waited for no longer.
-func closeLate(resp *http.Response) {
-	defer func() { _ = recover() }()
-	if resp != nil && resp.Body != nil {
-		_ = resp.Body.Close()
-	}
-}
-
 // begin prepares the request.
 func (x *Exchange) begin() (*http.Request, error) {
 	// The context is not x.Context's child: see Follow.
@@ -225,7 +217,8 @@ func (x *Exchange) cutOff() {
 	closed := x.closed
 	x.mu.Unlock()
 	if !closed {
-		closeLate(x.response)
+		defer func() { _ = recover() }() // it is the app's, and this goroutine nobody's
+		_ = x.response.Body.Close()
 	}
 }
 
